@@ -1,0 +1,27 @@
+# make train [CONFIG=configs/quickstart.py]   train; sets up .venv first
+# make test                                   the default tests; sets up .venv first
+# make lint                                   ruff
+
+CONFIG ?= configs/quickstart.py
+PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
+	$(shell $(p) -c 'import sys; sys.version_info < (3, 11) or print("$(p)")' 2>/dev/null)) none)
+EXTRAS := test$(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo ',cuda12')
+
+.PHONY: train test lint
+
+train: .venv/ready
+	.venv/bin/python -m jaxcifar.main --config=$(CONFIG) $(ARGS)
+
+test: .venv/ready
+	.venv/bin/python -m pytest
+
+lint: .venv/ready
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+.venv/ready: pyproject.toml constraints.txt
+	@[ "$(PYTHON)" != none ] || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	@echo "Setting up .venv with $(PYTHON) (extras: $(EXTRAS)); this takes a minute or two."
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@touch $@

@@ -1,0 +1,298 @@
+"""Every config key: its default, what it means and what it may be. Nothing else defines a key.
+
+A config is an `ml_collections.ConfigDict`. An experiment file (`configs/*.py`) has one function,
+`get_config()`, that starts from `default()` and says only what differs; the command line overrides
+single keys on top (`--config.optimizer.lr=0.1`).
+"""
+
+import ast
+import dataclasses
+import difflib
+import json
+import math
+import pathlib
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+CIFAR_MEAN = (0.5071, 0.4867, 0.4408)
+CIFAR_STD = (0.2675, 0.2565, 0.2761)
+
+
+class ConfigError(ValueError):
+    """A mistake of the user's: the message says what is wrong, what is valid and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One config key. `kind` is the type of its values; `check` returns whether a value is valid,
+    `valid` says in words which are. A `default` of None is a placeholder: unset.
+    """
+
+    default: Any
+    meaning: str
+    valid: str = ""
+    check: Callable[[Any], bool] = lambda value: True
+    kind: type | None = None
+
+    @property
+    def type(self) -> type:
+        return self.kind or type(self.default)
+
+
+def _at_least(low: float) -> dict:
+    return {"valid": f"{low} or more", "check": lambda value: value >= low}
+
+
+def _more_than(low: float) -> dict:
+    return {"valid": f"a number above {low}", "check": lambda value: value > low}
+
+
+def _one_of(*names: str) -> dict:
+    valid = "one of " + ", ".join(map(repr, names))
+    return {"valid": valid, "check": lambda value: value in names}
+
+
+def _each(count: int, low: float, high: float) -> dict:
+    return {
+        "valid": f"{count} numbers in [{low:g}, {high:g}]",
+        "check": lambda v: len(v) == count and all(_is_number(x) and low <= x <= high for x in v),
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+_FRACTION = {"valid": "0 or more and less than 1", "check": lambda value: 0 <= value < 1}
+_OPEN_UNIT = {"valid": "between 0 and 1, both excluded", "check": lambda value: 0 < value < 1}
+
+SCHEMA: dict[str, Key] = {
+    "seed": Key(42, "seed of everything random", "0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
+    "num_epochs": Key(5, "passes over the training images", **_at_least(1)),
+    "batch_size": Key(128, "images in a training step, over all devices", **_at_least(1)),
+    "steps_per_call": Key(
+        0, "training steps that one device call makes (0: 1 on CPU, 64 elsewhere)", **_at_least(0)
+    ),
+    "data.name": Key("synthetic100", "the data set", **_one_of("synthetic100", "folder")),
+    "data.dir": Key("", "root of an image folder: train/<class>/*, test/<class>/*"),
+    "data.val_fraction": Key(0.2, "share of the training images held out", **_OPEN_UNIT),
+    "data.mean": Key(CIFAR_MEAN, "subtracted from images in [0, 1], by channel", **_each(3, 0, 1)),
+    "data.std": Key(CIFAR_STD, "then divided by, by channel", **_each(3, 1e-3, 10)),
+    "data.limit": Key(0, "train on this many images, drawn by seed (0: all)", **_at_least(0)),
+    "data.synthetic_size": Key(
+        0, "synthetic100: N training and N/5 test images (0: 50,000 + 10,000)", **_at_least(0)
+    ),
+    "model.name": Key("simple_cnn", "the network", **_one_of("simple_cnn")),
+    "model.width": Key(0, "channels of the first stage (0: the model's own)", **_at_least(0)),
+    "model.dropout": Key(0.5, "dropout rate before simple_cnn's last layer", **_FRACTION),
+    "optimizer.name": Key("sgd", "the optimizer", **_one_of("sgd")),
+    "optimizer.lr": Key(0.01, "learning rate, where the schedule starts", **_more_than(0)),
+    "optimizer.momentum": Key(0.9, "SGD's momentum", **_FRACTION),
+    "optimizer.nesterov": Key(False, "SGD with Nesterov's momentum"),
+    "optimizer.weight_decay": Key(5e-4, "weight decay, as PyTorch's optimizer", **_at_least(0)),
+    "schedule.name": Key("constant", "the learning-rate schedule", **_one_of("constant", "step")),
+    "schedule.interval": Key(
+        "epoch", "what the schedule counts: steps or epochs", **_one_of("step", "epoch")
+    ),
+    "schedule.step_size": Key(
+        None, "step: intervals between decays (required)", kind=int, **_at_least(1)
+    ),
+    "schedule.gamma": Key(None, "step: factor of a decay (0.1)", kind=float, **_more_than(0)),
+    "checkpoint.every_epochs": Key(1, "epochs between checkpoints", **_at_least(1)),
+    "checkpoint.keep": Key(2, "how many of the last checkpoints stay", **_at_least(1)),
+    "wandb.mode": Key(
+        "auto",
+        "auto: $WANDB_MODE if set, else online when a key is configured, else offline",
+        **_one_of("auto", "online", "offline", "disabled"),
+    ),
+    "wandb.project": Key("jaxcifar", "Weights & Biases project"),
+    "wandb.histogram_every": Key(
+        0, "epochs between gradient histograms by layer (0: none)", **_at_least(0)
+    ),
+    "eval.batch_size": Key(1000, "images in an evaluation step", **_at_least(1)),
+    "parallel.cpu_devices": Key(
+        0, "virtual devices on CPU (0: the largest divisor of batch_size up to 4)", **_at_least(0)
+    ),
+}
+
+# Keys that say where things are and how often to save, or that change only float rounding: a run
+# may be resumed with other values of these.
+_FREE_ON_RESUME = ("data.dir", "steps_per_call", "checkpoint.", "wandb.", "eval.", "parallel.")
+
+
+def default() -> ConfigDict:
+    """Returns a new config with every key at its default, locked against unknown keys."""
+    config = ConfigDict()
+    for name, key in SCHEMA.items():
+        node = config
+        *groups, leaf = name.split(".")
+        for group in groups:
+            if group not in node:
+                node[group] = ConfigDict()
+            node = node[group]
+        node[leaf] = config_dict.placeholder(key.type) if key.default is None else key.default
+    return config.lock()
+
+
+def load(path: str) -> ConfigDict:
+    """Returns what the experiment file's `get_config()` returns, validated.
+
+    Raises:
+        ConfigError: there is no such file, it fails to run, or what it returns is not valid.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        raise ConfigError(f"--config: there is no file {path!r}; see configs/ for experiments")
+    scope = {"__name__": file.stem, "__file__": str(file)}
+    try:
+        exec(compile(file.read_text(), str(file), "exec"), scope)  # a config is Python by design
+        if "get_config" not in scope:
+            raise ConfigError("get_config() is missing: a config file defines it")
+        config = scope["get_config"]()
+    except Exception as error:
+        lines = [
+            f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(file)
+        ]
+        line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
+        where = f"{path}, line {line}" if line else path
+        what = str(error).splitlines()[0] if str(error) else ""
+        kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
+        raise ConfigError(f"{where}: {kind}{what}") from error
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(f"{path}: get_config() returned {type(config).__name__}, not ConfigDict")
+    validate(config)
+    return config
+
+
+def override(config: ConfigDict, name: str, text: str) -> None:
+    """Sets the key `name` from the text of a command-line flag, in place.
+
+    Raises:
+        ConfigError: the key does not exist, or the text does not parse as its type.
+    """
+    if name not in SCHEMA:
+        raise ConfigError(_unknown(name))
+    kind = SCHEMA[name].type
+    try:
+        if kind is str:
+            value = text
+        elif kind is bool:
+            value = {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        elif kind is tuple:
+            value = ast.literal_eval(text)
+            value = tuple(value) if isinstance(value, list | tuple) else (value,)
+        else:
+            value = kind(text)
+    except (ValueError, KeyError, SyntaxError):
+        raise ConfigError(_wrong(name, text)) from None
+    _set(config, name, value)
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks every key's presence, type and range, and what must hold between keys.
+
+    Raises:
+        ConfigError: naming the key, the value given and what is valid.
+    """
+    given = dict(_flatten(config))
+    for name in given:
+        if name not in SCHEMA:
+            raise ConfigError(_unknown(name))
+    for name, key in SCHEMA.items():
+        if name not in given:
+            raise ConfigError(f"config.{name} is missing: start from jaxcifar.config.default()")
+        value = given[name]
+        if value is None and key.default is None:
+            continue
+        if not _has_type(value, key.type) or not key.check(value):
+            raise ConfigError(_wrong(name, value))
+    if given["data.name"] == "folder" and not given["data.dir"]:
+        raise ConfigError(
+            "config.data.dir is empty: data.name='folder' needs the image folder's root, "
+            "which holds train/<class>/* and test/<class>/*"
+        )
+    if given["schedule.name"] == "step" and given["schedule.step_size"] is None:
+        raise ConfigError("config.schedule.step_size is unset: schedule.name='step' needs it")
+
+
+def to_json(config: ConfigDict) -> str:
+    """Returns the config as indented JSON; `from_json` reads it back."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """Returns the config that `to_json` wrote; keys that are newer than it keep their default."""
+    config = default()
+    for name, value in _flatten(ConfigDict(json.loads(text))):
+        if name in SCHEMA:
+            _set(config, name, tuple(value) if isinstance(value, list | tuple) else value)
+    return config
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """Returns one line for each key that forbids resuming `old`'s run with `new`."""
+    lines = []
+    before, after = dict(_flatten(old)), dict(_flatten(new))
+    for name in SCHEMA:
+        grown = name == "num_epochs" and after[name] >= before[name]
+        if before[name] != after[name] and not grown and not name.startswith(_FREE_ON_RESUME):
+            lines.append(f"{name}: the run has {before[name]!r}, you asked for {after[name]!r}")
+    return lines
+
+
+def describe() -> str:
+    """Returns one line for each key: its default, what it means and what it may be."""
+    lines = []
+    for name, key in SCHEMA.items():
+        shown = "unset" if key.default is None else repr(key.default)
+        valid = f" [{key.valid}]" if key.valid else ""
+        lines.append(f"  --config.{name}={shown}\n      {key.meaning}{valid}")
+    return "\n".join(lines)
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items(preserve_field_references=False):
+        if isinstance(value, ConfigDict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _set(config: ConfigDict, name: str, value: Any) -> None:
+    *groups, leaf = name.split(".")
+    node = config
+    for group in groups:
+        node = node[group]
+    with node.ignore_type():  # validate() checks types, and says more
+        node[leaf] = value
+
+
+def _has_type(value: Any, kind: type) -> bool:
+    if kind is float:
+        return _is_number(value) and math.isfinite(value)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _wrong(name: str, value: Any) -> str:
+    key = SCHEMA[name]
+    nouns = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a tuple"}
+    noun = nouns.get(key.type, "a text")
+    if not key.valid or key.valid.startswith(("a ", "one of")) or key.type is tuple:
+        valid = key.valid or noun
+    else:
+        valid = f"{noun}, {key.valid}"
+    return f"config.{name}={value!r} is not valid: it must be {valid} ({key.meaning})"
+
+
+def _unknown(name: str) -> str:
+    members = [known for known in SCHEMA if known.startswith(f"{name}.")]
+    if members:
+        return f"config.{name} is a group, not a key; its keys are {', '.join(members)}"
+    near = difflib.get_close_matches(name, SCHEMA, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else "--help lists every key"
+    return f"config.{name} does not exist; {hint}"

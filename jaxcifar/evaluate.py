@@ -1,0 +1,48 @@
+"""Scoring a network on a whole data set: every image once, whatever the batch size."""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcifar import losses, metrics, models, parallel
+
+
+def normalise(images: jax.Array, config: ConfigDict) -> jax.Array:
+    """Returns (images - data.mean) / data.std for float32 images [..., 3] in [0, 1]."""
+    return (images - jnp.array(config.data.mean)) / jnp.array(config.data.std)
+
+
+def make_evaluate(
+    network: models.Network, config: ConfigDict, mesh: Mesh
+) -> Callable[..., tuple[float, float]]:
+    """Returns fn(params, stats, images, labels) -> (mean loss, accuracy in percent).
+
+    `images` are uint8 [N, H, W, 3] and `labels` int32 [N], both on every device.
+    """
+    batch_size = config.eval.batch_size
+
+    @functools.partial(jax.jit, static_argnames="size")
+    def evaluate_batch(params, stats, images, labels, start, *, size):
+        # The last batch reaches past the end: its surplus rows repeat the last image and weigh 0.
+        rows = start + jnp.arange(size)
+        weights = rows < len(labels)
+        images, labels, weights = parallel.split_batch(
+            mesh, images[rows], labels[rows], weights
+        )  # an index past the end reads the last row
+        logits = models.apply_eval(network, params, stats, normalise(images / 255.0, config))
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        return metrics.batch_sums(losses.cross_entropy(logits, targets), logits, targets, weights)
+
+    def evaluate(params, stats, images, labels) -> tuple[float, float]:
+        size = min(batch_size, len(labels))
+        calls = [
+            evaluate_batch(params, stats, images, labels, start, size=size)
+            for start in range(0, len(labels), size)
+        ]
+        return metrics.mean(functools.reduce(metrics.add, calls, {}))
+
+    return evaluate

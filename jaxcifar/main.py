@@ -1,0 +1,87 @@
+"""The training command: flags, then one call.
+
+python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fresh]
+                        [--config.KEY=VALUE ...]
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+
+from jaxcifar import config as config_lib
+from jaxcifar.config import ConfigError
+
+_CONFIG = flags.DEFINE_string("config", None, "the experiment's file, such as configs/part1.py")
+_WORKDIR = flags.DEFINE_string("workdir", None, "where results go (default: runs/<config's name>)")
+_FRESH = flags.DEFINE_bool("fresh", False, "move an old work directory aside and start over")
+
+
+def main(argv: list[str]) -> int:
+    """Trains and evaluates; returns the exit code."""
+    logging.set_verbosity(logging.WARNING)  # absl's app shows INFO, and Orbax says a lot there
+    try:
+        return _run(argv[1:])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(overrides: list[str]) -> int:
+    if _CONFIG.value is None:
+        raise ConfigError("--config is missing: name an experiment, such as configs/quickstart.py")
+    config = config_lib.load(_CONFIG.value)
+    for flag in overrides:
+        name, _, text = flag.removeprefix("--config.").partition("=")
+        config_lib.override(config, name, text)
+    config_lib.validate(config)
+    directory = pathlib.Path(_WORKDIR.value or f"runs/{pathlib.Path(_CONFIG.value).stem}")
+
+    from jaxcifar import train, workdir  # here: --help and errors need not wait for JAX
+
+    if _FRESH.value and (aside := workdir.move_aside(directory)):
+        print(f"the old run is now in {aside}")
+    finished = directory.exists() and workdir.finished_summary(config, directory)
+    try:
+        summary = train.train_and_evaluate(config, directory)
+    except train.DivergedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    if finished:
+        print("this run is finished; --fresh starts it over")
+    print(
+        f"test accuracy {summary['test_acc']:.2f} %  loss {summary['test_loss']:.4f}  "
+        f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f} %)\n"
+        f"results are in {directory}/"
+    )
+    return 0
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Returns the program's name and the `--config.KEY=VALUE` arguments; absl takes the others.
+    Exits with 2 and one line if they are wrong.
+    """
+    if any(flag.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull") for flag in argv):
+        print(f"{__doc__}\nflags:")
+        for flag in (_CONFIG, _WORKDIR, _FRESH):
+            print(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
+        print(f"keys:\n{config_lib.describe()}")
+        sys.exit(0)
+    overrides = [flag for flag in argv[1:] if flag.startswith(("--config.", "-config."))]
+    try:
+        stray = flags.FLAGS([flag for flag in argv if flag not in overrides])[1:]
+        if stray:
+            raise flags.Error(f"{stray[0]!r} is not a flag; values follow '=': --flag=value")
+        for flag in overrides:
+            if "=" not in flag:
+                raise flags.Error(f"{flag} has no value; write {flag}=VALUE")
+    except flags.Error as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    return argv[:1] + overrides
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

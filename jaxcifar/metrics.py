@@ -1,0 +1,36 @@
+"""Metrics as sums: added up over batches on the device, divided once on the host."""
+
+import jax
+import jax.numpy as jnp
+
+Sums = dict[str, jax.Array]
+
+
+def batch_sums(losses: jax.Array, logits: jax.Array, targets: jax.Array, weights=1.0) -> Sums:
+    """Returns the sums over a batch of the loss, the correct predictions and the images.
+
+    A prediction scores its weight in the target, so under mixing it can be partly right.
+
+    Args:
+        losses: float32 [B].
+        logits: float32 [B, C].
+        targets: float32 [B, C], class probabilities.
+        weights: [B] or a scalar: 0 for rows that do not count.
+    """
+    weights = jnp.broadcast_to(jnp.float32(weights), losses.shape)
+    predicted = jax.nn.one_hot(logits.argmax(-1), logits.shape[-1])
+    return {
+        "loss": (losses * weights).sum(),
+        "correct": ((predicted * targets).sum(-1) * weights).sum(),
+        "count": weights.sum(),
+    }
+
+
+def add(total: dict[str, float], sums: Sums) -> dict[str, float]:
+    """Returns host float64 totals with a call's sums added; waits for the device."""
+    return {name: total.get(name, 0.0) + float(value) for name, value in sums.items()}
+
+
+def mean(total: dict[str, float]) -> tuple[float, float]:
+    """Returns (mean loss, accuracy in percent) from totals."""
+    return total["loss"] / total["count"], 100 * total["correct"] / total["count"]

@@ -1,0 +1,37 @@
+"""SimpleCNN, the study's first network."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxcifar.models import layers
+
+
+class SimpleCNN(nnx.Module):
+    """Three 3×3 convolutions, each with ReLU and 2×2 max-pooling, then two linear layers with
+    dropout between them; `width`, 2 and 4 times `width` channels, 16 times `width` hidden units.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        width: int = 32,
+        dropout: float = 0.5,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.conv1 = layers.conv(3, width, size=3, rngs=rngs, dtype=dtype)
+        self.conv2 = layers.conv(width, 2 * width, size=3, rngs=rngs, dtype=dtype)
+        self.conv3 = layers.conv(2 * width, 4 * width, size=3, rngs=rngs, dtype=dtype)
+        self.fc1 = layers.linear(4 * 4 * 4 * width, 16 * width, rngs=rngs, dtype=dtype)
+        self.dropout = nnx.Dropout(dropout)
+        self.fc2 = layers.linear(16 * width, num_classes, rngs=rngs, dtype=dtype)
+
+    def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
+        """Returns logits float32 [B, num_classes] for normalised images [B, 32, 32, 3]."""
+        x = images
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = layers.max_pool_2x2(nnx.relu(conv(x)))
+        x = nnx.relu(self.fc1(x.reshape(x.shape[0], -1)))
+        return self.fc2(self.dropout(x, rngs=rngs)).astype(jnp.float32)

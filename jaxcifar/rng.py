@@ -1,0 +1,24 @@
+"""The run's independent random streams, all folded out of its seed.
+
+Within a stream, keys fold in what they are for: the epoch, or the step and then the row. So a
+batch does not depend on how the run got there, and nothing random needs saving.
+"""
+
+import enum
+
+import jax
+
+
+class Stream(enum.IntEnum):
+    """What a stream of randomness is for; the numbers are part of a run's identity."""
+
+    INIT = 0  # the initial parameters
+    SPLIT = 1  # train / validation
+    LIMIT = 2  # data.limit's draw
+    SHUFFLE = 3  # an epoch's order; fold in the epoch
+    STEP = 4  # dropout, augmentation and mixing; fold in the step
+
+
+def stream(seed: int, which: Stream) -> jax.Array:
+    """Returns the key of one stream of the run with this seed."""
+    return jax.random.fold_in(jax.random.key(seed), which)

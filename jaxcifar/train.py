@@ -1,0 +1,442 @@
+"""Training: the state, the pure step, and the loop around it."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import math
+import pathlib
+import platform
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcifar import (
+    __version__,
+    data,
+    evaluate,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    parallel,
+    schedules,
+)
+from jaxcifar import config as config_lib
+from jaxcifar import workdir as workdir_lib
+from jaxcifar.checkpoint import Checkpoints
+from jaxcifar.config import ConfigError
+from jaxcifar.rng import Stream, stream
+from jaxcifar.tracking import Tracker
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+class TrainState(NamedTuple):
+    """Everything on the device that training changes."""
+
+    step: jax.Array  # int32 scalar: the steps made
+    params: models.Arrays
+    stats: models.Arrays
+    opt_state: optax.OptState
+
+    @property
+    def model(self) -> dict[str, models.Arrays]:
+        """The part that is the trained model."""
+        return {"params": self.params, "stats": self.stats}
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, beside its TrainState; saved with it as JSON."""
+
+    data: str  # the training images' fingerprint
+    epoch: int = 0  # epochs done
+    index: int = 0  # steps done of the epoch after them
+    totals: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics' sums over these
+    seconds: float = 0.0  # spent on these
+    best_epoch: int = 0
+    best_val_acc: float = -1.0
+
+
+def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
+    """Trains as the config says, scores the best epoch's model on the test set, and returns the
+    contents of the work directory's `summary.json`.
+
+    A run that the work directory holds unfinished is resumed; of a finished one the summary is
+    returned. On SIGINT or SIGTERM the state is saved, then KeyboardInterrupt or SystemExit(143)
+    is raised.
+
+    Raises:
+        ConfigError: the config or the data is not valid, or the work directory holds another run.
+        DivergedError: the loss became infinite or NaN.
+    """
+    config_lib.validate(config)
+    directory = pathlib.Path(workdir)
+    workdir_lib.claim(config, directory)
+    if summary := workdir_lib.finished_summary(config, directory):
+        return summary
+
+    # Data, once onto every device
+    mesh = parallel.setup(config)
+    splits = data.load(config)
+    train, val, test = (
+        jax.device_put((part.images, part.labels), parallel.replicated(mesh)) for part in splits
+    )
+    steps_per_epoch = math.ceil(len(splits.train) / config.batch_size)
+
+    # The model, its state, and where the run stands
+    optimizer = optimizers.create(config)
+    network, state = init_state(config, optimizer, len(splits.train.class_names), mesh)
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    progress = Progress(data=splits.train.fingerprint())
+    checkpoints = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
+    restored = checkpoints.restore_last(state)
+    if restored:
+        state, progress = restored[0], Progress(**restored[1])
+        if progress.data != splits.train.fingerprint():
+            raise ConfigError(
+                f"the training images are not those of the run in {str(directory)!r}; "
+                "choose another --workdir, or --fresh to start over"
+            )
+    evaluate_fn = evaluate.make_evaluate(network, config, mesh)
+    schedule = schedules.create(config)
+    tracker = Tracker(
+        directory,
+        config,
+        epochs_done=progress.epoch,
+        steps=config.num_epochs * steps_per_epoch,
+    )
+    with contextlib.closing(checkpoints), tracker:
+        tracker.say(
+            f"{config.model.name}, {num_params:,} parameters, on {_device()}; images: "
+            f"{len(splits.train):,} train, {len(splits.val):,} validation, "
+            f"{len(splits.test):,} test; work directory {directory}"
+        )
+        if restored:
+            tracker.say(f"resuming in epoch {progress.epoch + 1} after {progress.index} steps")
+
+        # The loop
+        train_epoch = make_train_epoch(network, optimizer, config, mesh, train, tracker)
+        gradients = make_gradients(network, config, mesh)
+        with _stop_signals() as stop:
+            while progress.epoch < config.num_epochs and not stop:
+                started = time.perf_counter()
+                images_before = progress.totals.get("count", 0)
+                lrs = _epoch_values(schedule, config, progress.epoch, steps_per_epoch)
+                state = train_epoch(state, progress, lrs, stop)
+                step = progress.epoch * steps_per_epoch + progress.index
+                train_seconds = time.perf_counter() - started
+                if progress.index < steps_per_epoch:  # told to stop
+                    progress.seconds += train_seconds
+                    checkpoints.save_last(step, state, dataclasses.asdict(progress))
+                    break
+
+                train_loss, train_acc = metrics.mean(progress.totals)
+                val_loss, val_acc = evaluate_fn(state.params, state.stats, *val)
+                _check_finite(val_loss, "validation", progress.epoch + 1, step, lrs[-1])
+                images = progress.totals["count"] - images_before
+                record = {
+                    "epoch": progress.epoch + 1,
+                    "step": step,
+                    "train_loss": train_loss,
+                    "train_acc": train_acc,
+                    "val_loss": val_loss,
+                    "val_acc": val_acc,
+                    "lr": schedule(_interval(config, progress.epoch + 1, step)),
+                    "seconds": progress.seconds + time.perf_counter() - started,
+                    "images_per_second": images / train_seconds,
+                }
+                better = val_acc > progress.best_val_acc
+                progress = Progress(
+                    data=progress.data,
+                    epoch=progress.epoch + 1,
+                    best_epoch=progress.epoch + 1 if better else progress.best_epoch,
+                    best_val_acc=val_acc if better else progress.best_val_acc,
+                )
+                if better:
+                    checkpoints.save_best(step, state.model, dataclasses.asdict(progress))
+                due = progress.epoch % config.checkpoint.every_epochs == 0
+                if due or stop or progress.epoch == config.num_epochs:
+                    checkpoints.save_last(step, state, dataclasses.asdict(progress))
+                tracker.log_epoch(record)
+                every = config.wandb.histogram_every
+                if every and progress.epoch % every == 0 and tracker.wants_histograms:
+                    tracker.log_histograms(progress.epoch, gradients(state, *train))
+        if stop:
+            checkpoints.close()
+            tracker.say(f"stopped; saved in {directory}; the same command goes on from here")
+            raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
+
+        # The best epoch's model, on the test set
+        best, _ = checkpoints.restore_best(state.model)
+        test_loss, test_acc = evaluate_fn(best["params"], best["stats"], *test)
+        records = workdir_lib.records(directory)
+        summary = {
+            "best_epoch": progress.best_epoch,
+            "best_val_acc": progress.best_val_acc,
+            "test_acc": test_acc,
+            "test_loss": test_loss,
+            "num_params": num_params,
+            "images_per_second": statistics.median(r["images_per_second"] for r in records),
+            "wall_seconds": sum(r["seconds"] for r in records),
+            "versions": _versions(),
+            "device": _device(),
+        }
+        (directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        tracker.log_summary(summary)
+    return summary
+
+
+def init_state(
+    config: ConfigDict, optimizer: optax.GradientTransformation, num_classes: int, mesh: Mesh
+) -> tuple[models.Network, TrainState]:
+    """Returns the network and the state before the first step, on every device of the mesh."""
+
+    def create(key: jax.Array) -> nnx.Module:
+        return models.create(
+            config.model.name,
+            num_classes=num_classes,
+            rngs=nnx.Rngs(key),
+            width=config.model.width or None,
+            dropout=config.model.dropout,
+        )
+
+    def init(key: jax.Array) -> TrainState:
+        _, params, stats = models.split(create(key))
+        return TrainState(jnp.int32(0), params, stats, optimizer.init(params))
+
+    key = stream(config.seed, Stream.INIT)
+    network, _, _ = models.split(nnx.eval_shape(lambda: create(key)))
+    return network, jax.jit(init, out_shardings=parallel.replicated(mesh))(key)
+
+
+def make_train_epoch(
+    network: models.Network,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    mesh: Mesh,
+    train: tuple[jax.Array, jax.Array],
+    tracker: Tracker,
+) -> Callable[..., TrainState]:
+    """Returns fn(state, progress, lrs, stop) -> state, which trains to the end of the epoch.
+
+    It begins after `progress.index` steps, adds to `progress` what it makes, and returns early,
+    between two device calls, when `stop` becomes true. `lrs`: float32 [steps in the epoch].
+    """
+    images, labels = train
+    train_call = make_train_call(network, optimizer, config, mesh)
+    shuffle = jax.jit(
+        lambda key: jax.random.permutation(key, len(labels)),
+        out_shardings=parallel.replicated(mesh),
+    )
+    shuffle_key, step_key = (stream(config.seed, s) for s in (Stream.SHUFFLE, Stream.STEP))
+    steps_per_call = config.steps_per_call or (1 if jax.default_backend() == "cpu" else 64)
+
+    def train_epoch(
+        state: TrainState, progress: Progress, lrs: np.ndarray, stop: list
+    ) -> TrainState:
+        order = shuffle(jax.random.fold_in(shuffle_key, progress.epoch))
+        started, images_before = time.perf_counter(), progress.totals.get("count", 0)
+        first_step = progress.epoch * len(lrs)
+        pending = None
+
+        def read(sums: metrics.Sums, index: int) -> None:
+            progress.totals = metrics.add(progress.totals, sums)
+            loss, accuracy = metrics.mean(progress.totals)
+            step = first_step + index
+            _check_finite(loss, "training", progress.epoch + 1, step, lrs[index - 1])
+            made = progress.totals["count"] - images_before
+            speed = made / (time.perf_counter() - started)
+            tracker.update(progress.epoch + 1, step, loss, accuracy, speed)
+
+        for index, steps, size in plan(
+            len(labels), config.batch_size, steps_per_call, progress.index
+        ):
+            state, sums = train_call(
+                state, images, labels, order, lrs, step_key, index, steps=steps, batch_size=size
+            )
+            if pending:  # read the call before, while the device works on this one
+                read(pending, index)
+            pending = sums
+            progress.index = index + steps
+            if stop:
+                break
+        read(pending, progress.index)
+        return state
+
+    return train_epoch
+
+
+def plan(
+    num_images: int, batch_size: int, steps_per_call: int, index: int = 0
+) -> Iterator[tuple[int, int, int]]:
+    """Yields an epoch's device calls as (index of the first step, steps, batch size), beginning
+    at step `index`. The images left over at the end make a last, smaller batch.
+    """
+    full, rest = divmod(num_images, batch_size)
+    while index < full:
+        steps = min(steps_per_call, full - index)
+        yield index, steps, batch_size
+        index += steps
+    if rest and index == full:
+        yield index, 1, rest
+
+
+def make_train_call(
+    network: models.Network,
+    optimizer: optax.GradientTransformation,
+    config: ConfigDict,
+    mesh: Mesh,
+) -> Callable[..., tuple[TrainState, metrics.Sums]]:
+    """Returns the compiled function that makes one or several training steps.
+
+    fn(state, images, labels, order, lrs, key, index, *, steps, batch_size) -> state, sums
+
+    It starts at the epoch's step `index`: images uint8 [N, H, W, 3] and labels int32 [N] are the
+    whole training set, order int32 [N] the epoch's permutation of it, lrs float32 [S] the epoch's
+    learning rates, key the run's stream for steps. Batches do not depend on `steps`. The state's
+    buffers are donated.
+    """
+    loss_fn = make_loss(network, config, mesh)
+
+    def train_step(state: TrainState, batch: tuple) -> tuple[TrainState, metrics.Sums]:
+        images, labels, lr, key = batch
+        (_, (stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, state.stats, images, labels, jax.random.fold_in(key, state.step)
+        )
+        state.opt_state.hyperparams["learning_rate"] = lr
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, stats, opt_state), sums
+
+    @functools.partial(
+        jax.jit,
+        static_argnames=("steps", "batch_size"),
+        donate_argnames="state",
+        out_shardings=parallel.replicated(mesh),
+    )
+    def train_call(state, images, labels, order, lrs, key, index, *, steps, batch_size):
+        rows = jax.lax.dynamic_slice_in_dim(
+            order, index * config.batch_size, steps * batch_size
+        ).reshape(steps, batch_size)
+        lrs = jax.lax.dynamic_slice_in_dim(lrs, index, steps)
+        if steps == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
+            return train_step(state, (images[rows[0]], labels[rows[0]], lrs[0], key))
+        keys = jnp.broadcast_to(key, (steps,))
+        state, sums = jax.lax.scan(train_step, state, (images[rows], labels[rows], lrs, keys))
+        return state, jax.tree.map(lambda x: x.sum(0), sums)
+
+    return train_call
+
+
+def make_loss(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callable:
+    """Returns fn(params, stats, images uint8 [B, H, W, 3], labels int32 [B], key) ->
+    (mean loss, (updated stats, metric sums)).
+    """
+
+    def loss_fn(params, stats, images, labels, key):
+        images, labels = parallel.split_batch(mesh, images, labels)
+        normalised = evaluate.normalise(images / 255.0, config)
+        logits, stats = models.apply_train(network, params, stats, normalised, key)
+        targets = jax.nn.one_hot(labels, logits.shape[-1])
+        each = losses.cross_entropy(logits, targets)
+        return each.mean(), (stats, metrics.batch_sums(each, logits, targets))
+
+    return loss_fn
+
+
+def make_gradients(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callable:
+    """Returns fn(state, images, labels) -> the loss gradient at the state, as host arrays by
+    parameter name, for the first batch_size rows of the training set.
+    """
+    loss_fn = make_loss(network, config, mesh)
+    size = config.batch_size
+    key = stream(config.seed, Stream.STEP)
+    grad = jax.jit(
+        lambda state, images, labels: jax.grad(loss_fn, has_aux=True)(
+            state.params, state.stats, images[:size], labels[:size], key
+        )[0]
+    )
+
+    def gradients(state: TrainState, images: jax.Array, labels: jax.Array) -> dict:
+        leaves, _ = jax.tree_util.tree_flatten_with_path(grad(state, images, labels))
+        return {
+            jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+            for path, leaf in leaves
+        }
+
+    return gradients
+
+
+def _interval(config: ConfigDict, epoch: int, step: int) -> int:
+    return epoch if config.schedule.interval == "epoch" else step
+
+
+def _epoch_values(
+    schedule: schedules.Schedule, config: ConfigDict, epoch: int, steps: int
+) -> np.ndarray:
+    """Returns the schedule's values at an epoch's steps, float32 [steps]."""
+    first = epoch * steps
+    return np.array(
+        [schedule(_interval(config, epoch, first + i)) for i in range(steps)], np.float32
+    )
+
+
+def _check_finite(loss: float, which: str, epoch: int, step: int, lr: float) -> None:
+    if not math.isfinite(loss):
+        raise DivergedError(
+            f"training diverged: the {which} loss is {loss} in epoch {epoch}, step {step}, at "
+            f"learning rate {lr:.3g}; try a smaller --config.optimizer.lr, or a warm-up"
+        )
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[list[int]]:
+    """Yields a list that SIGINT and SIGTERM append their number to, so that the loop can save and
+    leave. A second one acts at once.
+    """
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread may handle signals
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, frame: Any) -> None:
+        caught.append(number)
+        restore()
+
+    for number in previous:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()
+
+
+def _device() -> str:
+    return f"{jax.device_count()} × {jax.devices()[0].device_kind}"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+    found = {name: importlib.metadata.version(name) for name in packages}
+    return {"jaxcifar": __version__, "python": platform.python_version()} | found

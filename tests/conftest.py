@@ -1,0 +1,69 @@
+"""What all tests share: devices, a cache of their own, small configs and image folders."""
+
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcifar import config as config_lib
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 in comparisons on a GPU
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path_factory, monkeypatch):
+    """No test reads or writes the user's caches, or tracks to W&B."""
+    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+@pytest.fixture
+def small_config():
+    """A run of seconds: 3 epochs of a narrow SimpleCNN on 480 drawn images."""
+    config = config_lib.default()
+    config.data.name = "synthetic100"
+    config.data.synthetic_size = 600
+    config.num_epochs = 3
+    config.batch_size = 50  # 480 = 9 × 50 + 30
+    config.model.name = "simple_cnn"
+    config.model.width = 4
+    config.eval.batch_size = 64
+    return config
+
+
+@pytest.fixture
+def image_folder(tmp_path):
+    """An image folder of two classes, with images of several sizes, modes and formats."""
+    root = tmp_path / "images"
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 4)):
+        for label, name in enumerate(("bright", "dark")):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                size = [(32, 32, 3), (40, 50, 3), (64, 32, 4), (20, 20)][i % 4]
+                low = 128 * (1 - label)
+                pixels = rng.integers(low, low + 128, size, dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture
+def run_main():
+    """Runs the training command in a process of its own."""
+
+    def run(*flags, timeout=120):
+        return subprocess.run(
+            [sys.executable, "-m", "jaxcifar.main", *map(str, flags)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            env=os.environ,
+        )
+
+    return run

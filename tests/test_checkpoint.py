@@ -1,0 +1,56 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcifar.checkpoint import Checkpoints
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    yield checkpoints
+    checkpoints.close()
+
+
+def state(value):
+    return {"w": jnp.full((3,), value), "blocks": {0: {"b": jnp.float32(value)}}}
+
+
+def test_nothing_to_restore(checkpoints):
+    assert checkpoints.restore_last(state(0)) is None
+
+
+def test_last_and_best(checkpoints, tmp_path):
+    for step in (10, 20, 30):
+        checkpoints.save_last(step, state(step), {"epoch": step})
+    checkpoints.save_best(20, {"w": jnp.ones(3)}, {"epoch": 2})
+    restored, progress = checkpoints.restore_last(state(0))
+    np.testing.assert_array_equal(restored["w"], 30)
+    np.testing.assert_array_equal(restored["blocks"][0]["b"], 30)
+    assert progress == {"epoch": 30}
+    assert checkpoints.restore_best({"w": jnp.zeros(3)})[1] == {"epoch": 2}
+    checkpoints.close()
+    assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["20", "30"]
+
+
+def test_saving_a_step_again_replaces_it(checkpoints):
+    checkpoints.save_best(5, state(1), {})
+    checkpoints.save_best(5, state(2), {})
+    np.testing.assert_array_equal(checkpoints.restore_best(state(0))[0]["w"], 2)
+
+
+def test_damaged_newest_falls_back_to_the_one_before(tmp_path, capsys):
+    first = Checkpoints(tmp_path, keep=2)
+    first.save_last(1, state(1), {"epoch": 1})
+    first.save_last(2, state(2), {"epoch": 2})
+    first.close()
+    for path in (tmp_path / "last" / "2" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    (tmp_path / "last" / "3.orbax-checkpoint-tmp").mkdir()  # a save cut short
+    second = Checkpoints(tmp_path, keep=2)
+    restored, progress = second.restore_last(state(0))
+    second.close()
+    assert progress == {"epoch": 1}
+    np.testing.assert_array_equal(restored["w"], 1)
+    assert "step 2 cannot be read" in capsys.readouterr().out

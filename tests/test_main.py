@@ -1,0 +1,127 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+SMALL = (
+    "--config=configs/quickstart.py",
+    "--config.data.synthetic_size=600",
+    "--config.batch_size=50",
+    "--config.model.width=4",
+)
+
+
+@pytest.fixture(autouse=True)
+def in_the_checkout(pytestconfig, monkeypatch):
+    monkeypatch.chdir(pytestconfig.rootpath)
+
+
+def test_import_is_light():
+    heavy = {"torch", "tensorflow", "wandb", "tensorflow_datasets", "jax", "flax"}
+    code = f"import sys, jaxcifar.main; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_library_starts_no_device_and_needs_no_tracker():
+    heavy = {"torch", "tensorflow", "wandb", "tensorflow_datasets"}
+    code = (
+        "import sys, jax, jaxcifar.train; jax.config.update('jax_num_cpu_devices', 3); "
+        f"assert jax.device_count() == 3; assert not {heavy} & set(sys.modules)"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env=os.environ | {"JAX_PLATFORMS": "cpu"}
+    )
+
+
+def test_help(run_main):
+    done = run_main("--help")
+    assert done.returncode == 0
+    assert "--config.optimizer.lr=0.01" in done.stdout
+
+
+def test_train_finish_and_fresh(run_main, tmp_path):
+    run = tmp_path / "run"
+    flags = (*SMALL, "--config.num_epochs=1", f"--workdir={run}")
+    first = run_main(*flags)
+    assert first.returncode == 0, first.stderr
+    assert f"results are in {run}" in first.stdout
+    assert "epoch   1" in first.stdout
+    second = run_main(*flags)
+    assert second.returncode == 0
+    assert "this run is finished" in second.stdout
+    assert "test accuracy" in second.stdout
+    other = run_main(*flags, "--config.seed=1")
+    assert other.returncode == 2
+    assert "seed: the run has 42, you asked for 1" in other.stderr
+    fresh = run_main(*flags, "--config.seed=1", "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    assert (tmp_path / "run.old-1" / "summary.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_save_and_say_so(tmp_path, number, code):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "jaxcifar.main", *SMALL, f"--workdir={run}"]
+    command.append("--config.num_epochs=1000")
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 100
+    metrics = run / "metrics.jsonl"
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert "stopped; saved" in out
+    assert "Traceback" not in err
+    assert json.loads(metrics.read_text().splitlines()[0])["epoch"] == 1
+
+
+def test_divergence_exits_with_3(run_main, tmp_path):
+    done = run_main(*SMALL, "--config.optimizer.lr=1e6", f"--workdir={tmp_path / 'run'}")
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith("error: training diverged")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--config is missing"),
+        (["--config=configs/nosuch.py"], "no file 'configs/nosuch.py'"),
+        (["--config=configs"], "no file"),
+        (["--config=README.md"], "get_config() is missing"),
+        (["--config"], "config"),
+        (["--config=configs/part1.py", "--workdri=x"], "workdri"),
+        (["--config=configs/part1.py", "stray"], "'stray' is not a flag"),
+        (["--config=LICENSE"], "LICENSE, line 2"),
+        (["--config=configs/part1.py", "--config.seed"], "has no value"),
+        (["--config=configs/part1.py", "--config.seed", "3"], "'3' is not a flag"),
+        (["--config=configs/part1.py", "--config.seed="], "whole number"),
+        (["--config=configs/part1.py", "--config.sed=3"], "did you mean seed"),
+        (["--config=configs/part1.py", "--config.batch_size=0"], "1 or more"),
+        (["--config=configs/part1.py", "--config.batch_size=1e3"], "whole number"),
+        (["--config=configs/part1.py", "--config.data.val_fraction=1.5"], "between 0 and 1"),
+        (["--config=configs/part1.py", "--config.model.name=vgg"], "'simple_cnn'"),
+        (["--config=configs/part1.py", "--config.optimizer=sgd"], "is a group"),
+        (["--config=configs/part1.py", "--config.optimizer.lr=-1"], "above 0"),
+        (["--config=configs/part1.py", "--config.data.name=folder"], "data.dir is empty"),
+        (["--config=configs/part1.py", "--fresh=perhaps"], "fresh"),
+        (["--config=configs/part1.py", "--workdir=README.md"], "cannot be used"),
+        (
+            ["--config=configs/part1.py", "--config.data.name=folder", "--config.data.dir=/nope"],
+            "is not a folder",
+        ),
+    ],
+)
+def test_mistakes_exit_with_2_and_plain_lines(run_main, tmp_path, flags, said):
+    if "README.md" not in " ".join(flags):
+        flags = [*flags, f"--workdir={tmp_path / 'run'}"]
+    done = run_main(*flags)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) <= 2

@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxcifar import models
+from jaxcifar.models import layers
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(ValueError, match="simple_cnn"):
+        models.create("resnet1", num_classes=10, rngs=nnx.Rngs(0))
+
+
+def test_simple_cnn_has_the_studys_layers():
+    model = models.create("simple_cnn", num_classes=100, rngs=nnx.Rngs(0))
+    shapes = {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(models.split(model)[1])
+    }
+    assert shapes["conv1.kernel"] == (3, 3, 3, 32)
+    assert shapes["conv3.kernel"] == (3, 3, 64, 128)
+    assert shapes["fc1.kernel"] == (2048, 512)
+    assert shapes["fc2.kernel"] == (512, 100)
+    assert sum(np.prod(shape) for shape in shapes.values()) == 1_193_636
+
+
+def test_initialisation_is_pytorchs():
+    params = models.split(models.create("simple_cnn", num_classes=100, rngs=nnx.Rngs(0)))[1]
+    for name, fan_in in (("conv1", 27), ("conv3", 9 * 64), ("fc1", 2048), ("fc2", 512)):
+        bound = fan_in**-0.5
+        for values in params[name].values():
+            values = np.asarray(values).ravel()
+            assert abs(values).max() <= bound
+            # U(-b, b) has mean 0 and standard deviation b / sqrt(3); five standard errors
+            assert abs(values.mean()) < 5 * bound / 3**0.5 / values.size**0.5
+            assert abs(values.std() / bound - 3**-0.5) < 5 * 0.27 / values.size**0.5
+
+
+def test_max_pool_is_the_windowed_maximum_forward_and_backward():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+
+    def windowed(x):
+        return nnx.max_pool(x, (2, 2), (2, 2))
+
+    np.testing.assert_array_equal(layers.max_pool_2x2(x), windowed(x))
+    ours, theirs = (
+        jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(x)
+        for pool in (layers.max_pool_2x2, windowed)
+    )
+    np.testing.assert_allclose(ours, theirs)
+
+
+def test_dropout_acts_in_training_only_and_follows_its_key():
+    model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))
+    network, params, stats = models.split(model)
+    images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
+    first, again, other = (
+        models.apply_train(network, params, stats, images, jax.random.key(k))[0] for k in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    model.eval()
+    np.testing.assert_array_equal(model(images), models.apply_eval(network, params, stats, images))
+    assert model(images).dtype == jnp.float32
+
+
+@pytest.mark.torch
+def test_simple_cnn_equals_torchs():
+    """Same weights, same images: logits within 1e-5 of the largest (float32 rounding)."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    model = models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0))
+    network, params, stats = models.split(model)
+    images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
+
+    def tensor(array):
+        return torch.from_numpy(np.array(array))
+
+    x = tensor(images.transpose(0, 3, 1, 2))
+    for name in ("conv1", "conv2", "conv3"):
+        kernel = tensor(np.asarray(params[name]["kernel"]).transpose(3, 2, 0, 1))
+        x = functional.conv2d(x, kernel, tensor(params[name]["bias"]), padding=1)
+        x = functional.max_pool2d(functional.relu(x), 2)
+    x = x.permute(0, 2, 3, 1).flatten(1)  # ours flattens channels last
+    x = functional.linear(x, tensor(params["fc1"]["kernel"]).T, tensor(params["fc1"]["bias"]))
+    x = functional.linear(
+        functional.relu(x), tensor(params["fc2"]["kernel"]).T, tensor(params["fc2"]["bias"])
+    )
+    ours = models.apply_eval(network, params, stats, images)
+    np.testing.assert_allclose(ours, x.numpy(), atol=1e-5 * abs(x).max().item())
