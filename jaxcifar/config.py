@@ -76,8 +76,15 @@ SCHEMA: dict[str, Key] = {
     "steps_per_call": Key(
         0, "training steps that one device call makes (0: 1 on CPU, 64 elsewhere)", **_at_least(0)
     ),
-    "data.name": Key("synthetic100", "the data set", **_one_of("synthetic100", "folder")),
-    "data.dir": Key("", "root of an image folder: train/<class>/*, test/<class>/*"),
+    "data.name": Key(
+        "cifar100", "the data set", **_one_of("cifar100", "cifar10", "synthetic100", "folder")
+    ),
+    "data.dir": Key(
+        "", "tfds's data directory; for folder, the root of train/<class>/*, test/<class>/*"
+    ),
+    "data.archive": Key(
+        "", "a CIFAR tar.gz on disk, '-binary' or '-python' form, or its folder ('': download)"
+    ),
     "data.val_fraction": Key(0.2, "share of the training images held out", **_OPEN_UNIT),
     "data.mean": Key(CIFAR_MEAN, "subtracted from images in [0, 1], by channel", **_each(3, 0, 1)),
     "data.std": Key(CIFAR_STD, "then divided by, by channel", **_each(3, 1e-3, 10)),
@@ -120,7 +127,15 @@ SCHEMA: dict[str, Key] = {
 
 # Keys that say where things are and how often to save, or that change only float rounding: a run
 # may be resumed with other values of these.
-_FREE_ON_RESUME = ("data.dir", "steps_per_call", "checkpoint.", "wandb.", "eval.", "parallel.")
+_FREE_ON_RESUME = (
+    "data.dir",
+    "data.archive",
+    "steps_per_call",
+    "checkpoint.",
+    "wandb.",
+    "eval.",
+    "parallel.",
+)
 
 
 def default() -> ConfigDict:

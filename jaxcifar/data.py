@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageOps
 
-from jaxcifar import cache, parallel, synthetic
+from jaxcifar import cache, cifar, cifar_archive, parallel, synthetic
 from jaxcifar.config import ConfigError
 from jaxcifar.rng import Stream, stream
 
@@ -25,17 +25,23 @@ IMAGE_SIZE = 32
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images: `images` uint8 [N, H, W, 3], `labels` int32 [N], one name per class."""
+    """Labelled images: `images` uint8 [N, H, W, 3], `labels` int32 [N], one name per class.
+
+    Where classes are grouped (CIFAR-100), `superclass_names` names the groups and `superclasses`,
+    int32 [number of classes], gives each class's.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     class_names: tuple[str, ...]
+    superclass_names: tuple[str, ...] = ()
+    superclasses: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, rows: np.ndarray) -> "Dataset":
-        """Returns the Dataset of the given rows (int [M]), in their order."""
+    def take(self, rows: np.ndarray | slice) -> "Dataset":
+        """Returns the Dataset of the given rows (int [M], or a slice), in their order."""
         return dataclasses.replace(self, images=self.images[rows], labels=self.labels[rows])
 
     def fingerprint(self) -> str:
@@ -68,8 +74,10 @@ def load(config: ConfigDict) -> Splits:
             Dataset(images, labels, synthetic.CLASS_NAMES)
             for images, labels in synthetic.synthetic100(config.data.synthetic_size)
         )
-    else:
+    elif config.data.name == "folder":
         train, test = load_folder(config.data.dir)
+    else:
+        train, test = load_cifar(config.data.name, config.data.dir, config.data.archive)
     num_train = int((1 - config.data.val_fraction) * len(train))
     if not 0 < num_train < len(train):
         raise ConfigError(
@@ -85,6 +93,27 @@ def load(config: ConfigDict) -> Splits:
     if config.data.limit:
         train = train.take(_permutation(config.seed, Stream.LIMIT, len(train))[: config.data.limit])
     return Splits(train, val, test)
+
+
+def load_cifar(name: str, data_dir: str = "", archive: str = "") -> tuple[Dataset, Dataset]:
+    """Returns the (train, test) images of 'cifar10' or 'cifar100', in the official order.
+
+    Arguments and errors are those of `jaxcifar.cifar.load_records`.
+    """
+    records = cifar.load_records(name, data_dir, archive)
+    groups = {}
+    if name == "cifar100":
+        groups["superclass_names"] = tuple(cifar_archive.CIFAR100_SUPERCLASSES)
+        groups["superclasses"] = cifar_archive.FINE_TO_COARSE
+    num_labels = cifar_archive.num_labels(name)
+    whole = Dataset(
+        records[:, num_labels:].reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3),
+        records[:, 0].astype(np.int32),
+        tuple(cifar_archive.class_names(name)),
+        **groups,
+    )
+    num_train = cifar_archive.SIZES["train"]
+    return whole.take(slice(num_train)), whole.take(slice(num_train, None))
 
 
 def load_folder(root: str) -> tuple[Dataset, Dataset]:
