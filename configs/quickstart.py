@@ -9,7 +9,7 @@ def get_config() -> ConfigDict:
     config = config_lib.default()
     config.data.name = "synthetic100"
     config.data.synthetic_size = 15_000
-    config.num_epochs = 12
+    config.num_epochs = 8
     config.batch_size = 64
     config.optimizer.lr = 0.03
     return config

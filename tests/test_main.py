@@ -93,7 +93,7 @@ def test_divergence_exits_with_3(run_main, tmp_path):
         ([], "--config is missing"),
         (["--config=configs/nosuch.py"], "no file 'configs/nosuch.py'"),
         (["--config=configs"], "no file"),
-        (["--config=README.md"], "get_config() is missing"),
+        (["--config=jaxcifar/__init__.py"], "get_config() is missing"),
         (["--config"], "config"),
         (["--config=configs/part1.py", "--workdri=x"], "workdri"),
         (["--config=configs/part1.py", "stray"], "'stray' is not a flag"),
