@@ -6,10 +6,14 @@ noise. No single pixel tells the class; a small network gets most of it, not all
 """
 
 import functools
+import hashlib
+import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxcifar import cache
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 COLOURS = ("red", "yellow", "green", "blue", "purple")
@@ -22,7 +26,9 @@ _CHUNK = 5000  # images drawn by one device call: 60 MB in float32
 
 
 def synthetic100(size: int = 0) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Draws the data set; the same arguments give the same arrays on one kind of processor.
+    """Returns the data set, drawn once and then kept in the cache.
+
+    The same size gives the same arrays on one kind of processor.
 
     Args:
         size: number of training images; there are size // 5 test images. 0: 50,000 and 10,000.
@@ -33,20 +39,26 @@ def synthetic100(size: int = 0) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """
     num_train = size or 50_000
     num_test = max(1, num_train // 5)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        images, labels = _draw_rows(num_train + num_test)
+    count = num_train + num_test
+    drawing = hashlib.blake2b(pathlib.Path(__file__).read_bytes(), digest_size=8).hexdigest()
+    images = cache.load_or_make(
+        cache.directory() / f"synthetic100-{count}-{drawing}.npy",
+        lambda: _draw_rows(count),
+        stale=f"synthetic100-{count}-*.npy",
+    )
+    labels = np.arange(count, dtype=np.int32) % len(CLASS_NAMES)
     return (images[:num_train], labels[:num_train]), (images[num_train:], labels[num_train:])
 
 
-def _draw_rows(count: int) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.arange(count, dtype=np.int32) % len(CLASS_NAMES)
+def _draw_rows(count: int) -> np.ndarray:
     images = np.empty((count, _SIZE, _SIZE, 3), np.uint8)
     chunk = min(count, _CHUNK)
-    for low in range(0, count, chunk):
-        rows = np.arange(low, low + chunk)
-        drawn = np.asarray(_draw_chunk(rows, rows % len(CLASS_NAMES)))
-        images[low : low + chunk] = drawn[: count - low]
-    return images, labels
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        for low in range(0, count, chunk):
+            rows = np.arange(low, low + chunk)
+            drawn = np.asarray(_draw_chunk(rows, rows % len(CLASS_NAMES)))
+            images[low : low + chunk] = drawn[: count - low]
+    return images
 
 
 @jax.jit
