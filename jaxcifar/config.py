@@ -19,6 +19,28 @@ from ml_collections import ConfigDict, config_dict
 
 CIFAR_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR_STD = (0.2675, 0.2565, 0.2761)
+SCHEDULES = (
+    "constant",
+    "step",
+    "multistep",
+    "exponential",
+    "cosine",
+    "cosine_warm_restarts",
+    "onecycle",
+    "cyclic",
+    "plateau",
+)
+CYCLIC_MODES = ("triangular", "triangular2", "exp_range")
+PLATEAU_MODES = ("min", "max")
+# What PyTorch has no default for either
+_REQUIRED = {
+    "step": "step_size",
+    "multistep": "milestones",
+    "exponential": "gamma",
+    "cosine_warm_restarts": "T_0",
+    "onecycle": "max_lr",
+    "cyclic": "max_lr",
+}
 
 
 class ConfigError(ValueError):
@@ -66,6 +88,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _are_milestones(value: tuple) -> bool:
+    return len(value) > 0 and all(_has_type(x, int) and x >= 0 for x in value)
+
+
 _FRACTION = {"valid": "0 or more and less than 1", "check": lambda value: 0 <= value < 1}
 _OPEN_UNIT = {"valid": "between 0 and 1, both excluded", "check": lambda value: 0 < value < 1}
 
@@ -95,19 +121,155 @@ SCHEMA: dict[str, Key] = {
     "model.name": Key("simple_cnn", "the network", **_one_of("simple_cnn")),
     "model.width": Key(0, "channels of the first stage (0: the model's own)", **_at_least(0)),
     "model.dropout": Key(0.5, "dropout rate before simple_cnn's last layer", **_FRACTION),
-    "optimizer.name": Key("sgd", "the optimizer", **_one_of("sgd")),
+    "loss.label_smoothing": Key(
+        0.0, "share of a training target that is spread over all classes", **_FRACTION
+    ),
+    "optimizer.name": Key("sgd", "the optimizer", **_one_of("sgd", "adam", "adamw")),
     "optimizer.lr": Key(0.01, "learning rate, where the schedule starts", **_more_than(0)),
-    "optimizer.momentum": Key(0.9, "SGD's momentum", **_FRACTION),
-    "optimizer.nesterov": Key(False, "SGD with Nesterov's momentum"),
+    "optimizer.momentum": Key(0.9, "sgd: momentum", **_FRACTION),
+    "optimizer.nesterov": Key(False, "sgd: Nesterov's momentum"),
+    "optimizer.b1": Key(0.9, "adam, adamw: decay of the gradient's mean", **_FRACTION),
+    "optimizer.b2": Key(0.999, "adam, adamw: decay of the squared gradient's mean", **_FRACTION),
+    "optimizer.eps": Key(1e-8, "adam, adamw: added to the denominator", **_more_than(0)),
     "optimizer.weight_decay": Key(5e-4, "weight decay, as PyTorch's optimizer", **_at_least(0)),
-    "schedule.name": Key("constant", "the learning-rate schedule", **_one_of("constant", "step")),
+    "optimizer.decay_norms_and_biases": Key(
+        True, "decay all parameters, as PyTorch; or only those of rank 2 and more"
+    ),
+    "optimizer.clip_norm": Key(
+        0.0, "clip gradients to this global norm, as clip_grad_norm_ (0: no)", **_at_least(0)
+    ),
+    "schedule.name": Key("constant", "the learning-rate schedule", **_one_of(*SCHEDULES)),
     "schedule.interval": Key(
-        "epoch", "what the schedule counts: steps or epochs", **_one_of("step", "epoch")
+        "epoch", "what the schedule counts (plateau: its warm-up)", **_one_of("step", "epoch")
+    ),
+    "schedule.warmup": Key(
+        0, "intervals of linear warm-up in front of the schedule, as LinearLR", **_at_least(0)
+    ),
+    "schedule.start_factor": Key(
+        None,
+        "warm-up: share of the schedule's first value that it starts with (1/3)",
+        "above 0, at most 1",
+        lambda value: 0 < value <= 1,
+        float,
     ),
     "schedule.step_size": Key(
         None, "step: intervals between decays (required)", kind=int, **_at_least(1)
     ),
-    "schedule.gamma": Key(None, "step: factor of a decay (0.1)", kind=float, **_more_than(0)),
+    "schedule.milestones": Key(
+        None,
+        "multistep: the intervals that decays come after (required)",
+        "whole numbers, 0 or more, at least one of them",
+        _are_milestones,
+        tuple,
+    ),
+    "schedule.gamma": Key(
+        None,
+        "step, multistep: factor of a decay (0.1); exponential: of an interval (required); "
+        "cyclic in mode 'exp_range': of an interval (1)",
+        kind=float,
+        **_more_than(0),
+    ),
+    "schedule.T_max": Key(
+        None, "cosine: intervals until eta_min (to the end of the run)", kind=int, **_at_least(1)
+    ),
+    "schedule.T_0": Key(
+        None,
+        "cosine_warm_restarts: intervals to the first restart (required)",
+        kind=int,
+        **_at_least(1),
+    ),
+    "schedule.T_mult": Key(
+        None,
+        "cosine_warm_restarts: factor between two restarts' intervals (1)",
+        kind=int,
+        **_at_least(1),
+    ),
+    "schedule.eta_min": Key(
+        None, "cosine, cosine_warm_restarts: lowest learning rate (0)", kind=float, **_at_least(0)
+    ),
+    "schedule.max_lr": Key(
+        None, "onecycle, cyclic: highest learning rate (required)", kind=float, **_more_than(0)
+    ),
+    "schedule.steps_per_epoch": Key(
+        None,
+        "onecycle: its total_steps is num_epochs times this, less the warm-up (the intervals "
+        "in an epoch)",
+        kind=int,
+        **_at_least(1),
+    ),
+    "schedule.pct_start": Key(
+        None,
+        "onecycle: share of the cycle in which the learning rate rises (0.3)",
+        kind=float,
+        **_OPEN_UNIT,
+    ),
+    "schedule.anneal_strategy": Key(
+        None, "onecycle: shape of its phases ('cos')", kind=str, **_one_of("cos", "linear")
+    ),
+    "schedule.div_factor": Key(
+        None, "onecycle: it starts at max_lr / div_factor (25)", kind=float, **_more_than(1)
+    ),
+    "schedule.final_div_factor": Key(
+        None, "onecycle: it ends at its start / final_div_factor (1e4)", kind=float, **_more_than(1)
+    ),
+    "schedule.three_phase": Key(
+        None, "onecycle: fall as fast as it rose, then anneal (False)", kind=bool
+    ),
+    "schedule.base_lr": Key(
+        None, "cyclic: lowest learning rate (optimizer.lr)", kind=float, **_more_than(0)
+    ),
+    "schedule.step_size_up": Key(
+        None, "cyclic: intervals of a rise (2000)", kind=int, **_at_least(1)
+    ),
+    "schedule.step_size_down": Key(
+        None, "cyclic: intervals of a fall (step_size_up)", kind=int, **_at_least(1)
+    ),
+    "schedule.mode": Key(
+        None,
+        "cyclic: its shape ('triangular'); plateau: lower when val_loss is no longer falling, "
+        "'min' (the default), or val_acc no longer rising, 'max'",
+        kind=str,
+        **_one_of(*CYCLIC_MODES, *PLATEAU_MODES),
+    ),
+    "schedule.cycle_momentum": Key(
+        None,
+        "onecycle, cyclic: momentum (for Adam: beta1) falls as the learning rate rises (True)",
+        kind=bool,
+    ),
+    "schedule.base_momentum": Key(
+        None, "lowest momentum: onecycle (0.85), cyclic (0.8)", kind=float, **_OPEN_UNIT
+    ),
+    "schedule.max_momentum": Key(
+        None, "highest momentum: onecycle (0.95), cyclic (0.9)", kind=float, **_OPEN_UNIT
+    ),
+    "schedule.factor": Key(None, "plateau: factor of a decay (0.1)", kind=float, **_OPEN_UNIT),
+    "schedule.patience": Key(
+        None, "plateau: epochs without improvement that it lets pass (10)", kind=int, **_at_least(0)
+    ),
+    "schedule.threshold": Key(
+        None, "plateau: the least improvement that counts (1e-4)", kind=float, **_at_least(0)
+    ),
+    "schedule.threshold_mode": Key(
+        None,
+        "plateau: whether threshold is a share of the best value ('rel')",
+        kind=str,
+        **_one_of("rel", "abs"),
+    ),
+    "schedule.cooldown": Key(
+        None, "plateau: epochs after a decay that do not count (0)", kind=int, **_at_least(0)
+    ),
+    "schedule.min_lr": Key(None, "plateau: lowest learning rate (0)", kind=float, **_at_least(0)),
+    "schedule.eps": Key(
+        None, "plateau: the least decay that is made (1e-8)", kind=float, **_at_least(0)
+    ),
+    "early_stopping.patience": Key(
+        0, "stop after this many epochs without a better val_acc (0: never)", **_at_least(0)
+    ),
+    "ema.decay": Key(
+        0.0,
+        "average the parameters, with this decay a step, and score the average (0: no)",
+        **_FRACTION,
+    ),
     "checkpoint.every_epochs": Key(1, "epochs between checkpoints", **_at_least(1)),
     "checkpoint.keep": Key(2, "how many of the last checkpoints stay", **_at_least(1)),
     "wandb.mode": Key(
@@ -125,12 +287,13 @@ SCHEMA: dict[str, Key] = {
     ),
 }
 
-# Keys that say where things are and how often to save, or that change only float rounding: a run
-# may be resumed with other values of these.
+# Keys that say where things are, how often to save and when to stop, or that change only float
+# rounding: a run may be resumed with other values of these.
 _FREE_ON_RESUME = (
     "data.dir",
     "data.archive",
     "steps_per_call",
+    "early_stopping.",
     "checkpoint.",
     "wandb.",
     "eval.",
@@ -229,8 +392,36 @@ def validate(config: ConfigDict) -> None:
             "config.data.dir is empty: data.name='folder' needs the image folder's root, "
             "which holds train/<class>/* and test/<class>/*"
         )
-    if given["schedule.name"] == "step" and given["schedule.step_size"] is None:
-        raise ConfigError("config.schedule.step_size is unset: schedule.name='step' needs it")
+    nesterov = given["optimizer.name"] == "sgd" and given["optimizer.nesterov"]
+    if nesterov and not given["optimizer.momentum"]:
+        raise ConfigError("config.optimizer.nesterov=True needs an optimizer.momentum above 0")
+    _validate_schedule(given)
+
+
+def _validate_schedule(given: dict[str, Any]) -> None:
+    name = given["schedule.name"]
+    required = f"schedule.{_REQUIRED[name]}" if name in _REQUIRED else None
+    if required and given[required] is None:
+        raise ConfigError(f"config.{required} is unset: schedule.name={name!r} needs it")
+    modes = {"cyclic": CYCLIC_MODES, "plateau": PLATEAU_MODES}.get(name)
+    mode = given["schedule.mode"]
+    if modes and mode and mode not in modes:
+        raise ConfigError(
+            f"config.schedule.mode={mode!r} is not valid: for schedule.name={name!r} it must be "
+            f"one of {', '.join(map(repr, modes))}"
+        )
+
+
+def check_arguments(group: str, **values: Any) -> None:
+    """Checks a function's arguments as the config keys of the same name in `group`.
+
+    Raises:
+        ConfigError: naming the argument, the value given and what is valid.
+    """
+    for name, value in values.items():
+        key = SCHEMA[f"{group}.{name}"]
+        if not _has_type(value, key.type) or not key.check(value):
+            raise ConfigError(_wrong(f"{group}.{name}", value, name))
 
 
 def to_json(config: ConfigDict) -> str:
@@ -293,7 +484,7 @@ def _has_type(value: Any, kind: type) -> bool:
     return isinstance(value, kind)
 
 
-def _wrong(name: str, value: Any) -> str:
+def _wrong(name: str, value: Any, shown: str = "") -> str:
     key = SCHEMA[name]
     nouns = {int: "a whole number", float: "a number", bool: "true or false", tuple: "a tuple"}
     noun = nouns.get(key.type, "a text")
@@ -301,7 +492,8 @@ def _wrong(name: str, value: Any) -> str:
         valid = key.valid or noun
     else:
         valid = f"{noun}, {key.valid}"
-    return f"config.{name}={value!r} is not valid: it must be {valid} ({key.meaning})"
+    shown = shown or f"config.{name}"
+    return f"{shown}={value!r} is not valid: it must be {valid} ({key.meaning})"
 
 
 def _unknown(name: str) -> str:

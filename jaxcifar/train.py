@@ -27,12 +27,12 @@ from jaxcifar import (
     __version__,
     data,
     evaluate,
+    hyperparameters,
     losses,
     metrics,
     models,
     optimizers,
     parallel,
-    schedules,
 )
 from jaxcifar import config as config_lib
 from jaxcifar import workdir as workdir_lib
@@ -53,11 +53,12 @@ class TrainState(NamedTuple):
     params: models.Arrays
     stats: models.Arrays
     opt_state: optax.OptState
+    ema: models.Arrays | None = None  # the parameters' moving average, if ema.decay is set
 
     @property
     def model(self) -> dict[str, models.Arrays]:
-        """The part that is the trained model."""
-        return {"params": self.params, "stats": self.stats}
+        """The part that is the trained model: what is evaluated, kept as the best and scored."""
+        return {"params": self.ema or self.params, "stats": self.stats}
 
 
 @dataclasses.dataclass
@@ -71,6 +72,8 @@ class Progress:
     seconds: float = 0.0  # spent on these
     best_epoch: int = 0
     best_val_acc: float = -1.0
+    num_epochs: int = 0  # that the run was to make
+    plateau: dict[str, Any] = dataclasses.field(default_factory=dict)  # schedule 'plateau' alone
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, Any]:
@@ -103,7 +106,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     optimizer = optimizers.create(config)
     network, state = init_state(config, optimizer, len(splits.train.class_names), mesh)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    progress = Progress(data=splits.train.fingerprint())
+    progress = Progress(data=splits.train.fingerprint(), num_epochs=config.num_epochs)
+    schedule = hyperparameters.create(config, steps_per_epoch)
     checkpoints = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore_last(state)
     if restored:
@@ -114,7 +118,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
                 "choose another --workdir, or --fresh to start over"
             )
     evaluate_fn = evaluate.make_evaluate(network, config, mesh)
-    schedule = schedules.create(config)
     tracker = Tracker(
         directory,
         config,
@@ -127,18 +130,31 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             f"{len(splits.train):,} train, {len(splits.val):,} validation, "
             f"{len(splits.test):,} test; work directory {directory}"
         )
+        for note in hyperparameters.notes(config, schedule):
+            tracker.say(note)
         if restored:
+            step = progress.epoch * steps_per_epoch + progress.index
+            number = hyperparameters.interval(config, progress.epoch, step)
             tracker.say(f"resuming in epoch {progress.epoch + 1} after {progress.index} steps")
+            if said := hyperparameters.extension(
+                config, steps_per_epoch, progress.num_epochs, number
+            ):
+                tracker.say(said)
+            progress.num_epochs = config.num_epochs
 
         # The loop
         train_epoch = make_train_epoch(network, optimizer, config, mesh, train, tracker)
         gradients = make_gradients(network, config, mesh)
+        (directory / "summary.json").unlink(missing_ok=True)  # it speaks of a finished run
         with _stop_signals() as stop:
-            while progress.epoch < config.num_epochs and not stop:
+            while not stop and not workdir_lib.is_finished(
+                config, progress.epoch, progress.best_epoch
+            ):
                 started = time.perf_counter()
                 images_before = progress.totals.get("count", 0)
-                lrs = _epoch_values(schedule, config, progress.epoch, steps_per_epoch)
-                state = train_epoch(state, progress, lrs, stop)
+                schedule = hyperparameters.create(config, steps_per_epoch, progress.plateau)
+                table = hyperparameters.tabulate(config, schedule, progress.epoch, steps_per_epoch)
+                state = train_epoch(state, progress, table, stop)
                 step = progress.epoch * steps_per_epoch + progress.index
                 train_seconds = time.perf_counter() - started
                 if progress.index < steps_per_epoch:  # told to stop
@@ -147,8 +163,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
                     break
 
                 train_loss, train_acc = metrics.mean(progress.totals)
-                val_loss, val_acc = evaluate_fn(state.params, state.stats, *val)
-                _check_finite(val_loss, "validation", progress.epoch + 1, step, lrs[-1])
+                val_loss, val_acc = evaluate_fn(**state.model, images=val[0], labels=val[1])
+                _check_finite(val_loss, "validation", progress.epoch + 1, step, table["lr"][-1])
+                number = hyperparameters.interval(config, progress.epoch + 1, step)
+                plateau = hyperparameters.after_epoch(
+                    config, progress.plateau, number, val_loss, val_acc
+                )
+                schedule = hyperparameters.create(config, steps_per_epoch, plateau)
                 images = progress.totals["count"] - images_before
                 record = {
                     "epoch": progress.epoch + 1,
@@ -157,7 +178,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
                     "train_acc": train_acc,
                     "val_loss": val_loss,
                     "val_acc": val_acc,
-                    "lr": schedule(_interval(config, progress.epoch + 1, step)),
+                    "lr": schedule["lr"](number),
                     "seconds": progress.seconds + time.perf_counter() - started,
                     "images_per_second": images / train_seconds,
                 }
@@ -167,11 +188,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
                     epoch=progress.epoch + 1,
                     best_epoch=progress.epoch + 1 if better else progress.best_epoch,
                     best_val_acc=val_acc if better else progress.best_val_acc,
+                    num_epochs=config.num_epochs,
+                    plateau=plateau,
                 )
                 if better:
                     checkpoints.save_best(step, state.model, dataclasses.asdict(progress))
                 due = progress.epoch % config.checkpoint.every_epochs == 0
-                if due or stop or progress.epoch == config.num_epochs:
+                last = workdir_lib.is_finished(config, progress.epoch, progress.best_epoch)
+                if due or stop or last:
                     checkpoints.save_last(step, state, dataclasses.asdict(progress))
                 tracker.log_epoch(record)
                 every = config.wandb.histogram_every
@@ -182,9 +206,15 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             tracker.say(f"stopped; saved in {directory}; the same command goes on from here")
             raise KeyboardInterrupt if stop[0] == signal.SIGINT else SystemExit(128 + stop[0])
 
+        if progress.epoch < config.num_epochs:
+            tracker.say(
+                f"stopped early: no better val_acc for {progress.epoch - progress.best_epoch} "
+                "epochs (a larger --config.early_stopping.patience goes on from here)"
+            )
+
         # The best epoch's model, on the test set
         best, _ = checkpoints.restore_best(state.model)
-        test_loss, test_acc = evaluate_fn(best["params"], best["stats"], *test)
+        test_loss, test_acc = evaluate_fn(**best, images=test[0], labels=test[1])
         records = workdir_lib.records(directory)
         summary = {
             "best_epoch": progress.best_epoch,
@@ -218,7 +248,8 @@ def init_state(
 
     def init(key: jax.Array) -> TrainState:
         _, params, stats = models.split(create(key))
-        return TrainState(jnp.int32(0), params, stats, optimizer.init(params))
+        ema = jax.tree.map(jnp.copy, params) if config.ema.decay else None
+        return TrainState(jnp.int32(0), params, stats, optimizer.init(params), ema)
 
     key = stream(config.seed, Stream.INIT)
     network, _, _ = models.split(nnx.eval_shape(lambda: create(key)))
@@ -233,10 +264,11 @@ def make_train_epoch(
     train: tuple[jax.Array, jax.Array],
     tracker: Tracker,
 ) -> Callable[..., TrainState]:
-    """Returns fn(state, progress, lrs, stop) -> state, which trains to the end of the epoch.
+    """Returns fn(state, progress, table, stop) -> state, which trains to the end of the epoch.
 
     It begins after `progress.index` steps, adds to `progress` what it makes, and returns early,
-    between two device calls, when `stop` becomes true. `lrs`: float32 [steps in the epoch].
+    between two device calls, when `stop` becomes true. `table`: the optimizer's hyperparameters
+    by name, float32 [steps in the epoch] each.
     """
     images, labels = train
     train_call = make_train_call(network, optimizer, config, mesh)
@@ -248,18 +280,18 @@ def make_train_epoch(
     steps_per_call = config.steps_per_call or (1 if jax.default_backend() == "cpu" else 64)
 
     def train_epoch(
-        state: TrainState, progress: Progress, lrs: np.ndarray, stop: list
+        state: TrainState, progress: Progress, table: dict[str, np.ndarray], stop: list
     ) -> TrainState:
         order = shuffle(jax.random.fold_in(shuffle_key, progress.epoch))
         started, images_before = time.perf_counter(), progress.totals.get("count", 0)
-        first_step = progress.epoch * len(lrs)
+        first_step = progress.epoch * len(table["lr"])
         pending = None
 
         def read(sums: metrics.Sums, index: int) -> None:
             progress.totals = metrics.add(progress.totals, sums)
             loss, accuracy = metrics.mean(progress.totals)
             step = first_step + index
-            _check_finite(loss, "training", progress.epoch + 1, step, lrs[index - 1])
+            _check_finite(loss, "training", progress.epoch + 1, step, table["lr"][index - 1])
             made = progress.totals["count"] - images_before
             speed = made / (time.perf_counter() - started)
             tracker.update(progress.epoch + 1, step, loss, accuracy, speed)
@@ -268,7 +300,7 @@ def make_train_epoch(
             len(labels), config.batch_size, steps_per_call, progress.index
         ):
             state, sums = train_call(
-                state, images, labels, order, lrs, step_key, index, steps=steps, batch_size=size
+                state, images, labels, order, table, step_key, index, steps=steps, batch_size=size
             )
             if pending:  # read the call before, while the device works on this one
                 read(pending, index)
@@ -305,24 +337,28 @@ def make_train_call(
 ) -> Callable[..., tuple[TrainState, metrics.Sums]]:
     """Returns the compiled function that makes one or several training steps.
 
-    fn(state, images, labels, order, lrs, key, index, *, steps, batch_size) -> state, sums
+    fn(state, images, labels, order, table, key, index, *, steps, batch_size) -> state, sums
 
     It starts at the epoch's step `index`: images uint8 [N, H, W, 3] and labels int32 [N] are the
-    whole training set, order int32 [N] the epoch's permutation of it, lrs float32 [S] the epoch's
-    learning rates, key the run's stream for steps. Batches do not depend on `steps`. The state's
-    buffers are donated.
+    whole training set, order int32 [N] the epoch's permutation of it, table the optimizer's
+    hyperparameters in the epoch (float32 [S] by name), key the run's stream for steps. Batches do
+    not depend on `steps`. The state's buffers are donated.
     """
     loss_fn = make_loss(network, config, mesh)
 
     def train_step(state: TrainState, batch: tuple) -> tuple[TrainState, metrics.Sums]:
-        images, labels, lr, key = batch
+        images, labels, values, key = batch
         (_, (stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.stats, images, labels, jax.random.fold_in(key, state.step)
         )
-        state.opt_state.hyperparams["learning_rate"] = lr
+        state.opt_state.hyperparams.update(values)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, stats, opt_state), sums
+        ema = state.ema
+        if config.ema.decay:  # the first step's parameters start it, as torch's AveragedModel
+            weight = jnp.where(state.step == 0, 1.0, 1 - config.ema.decay)
+            ema = jax.tree.map(lambda mean, new: mean + weight * (new - mean), ema, params)
+        return TrainState(state.step + 1, params, stats, opt_state, ema), sums
 
     @functools.partial(
         jax.jit,
@@ -330,15 +366,19 @@ def make_train_call(
         donate_argnames="state",
         out_shardings=parallel.replicated(mesh),
     )
-    def train_call(state, images, labels, order, lrs, key, index, *, steps, batch_size):
+    def train_call(state, images, labels, order, table, key, index, *, steps, batch_size):
         rows = jax.lax.dynamic_slice_in_dim(
             order, index * config.batch_size, steps * batch_size
         ).reshape(steps, batch_size)
-        lrs = jax.lax.dynamic_slice_in_dim(lrs, index, steps)
+        values = {
+            name: jax.lax.dynamic_slice_in_dim(column, index, steps)
+            for name, column in table.items()
+        }
         if steps == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
-            return train_step(state, (images[rows[0]], labels[rows[0]], lrs[0], key))
+            now = {name: column[0] for name, column in values.items()}
+            return train_step(state, (images[rows[0]], labels[rows[0]], now, key))
         keys = jnp.broadcast_to(key, (steps,))
-        state, sums = jax.lax.scan(train_step, state, (images[rows], labels[rows], lrs, keys))
+        state, sums = jax.lax.scan(train_step, state, (images[rows], labels[rows], values, keys))
         return state, jax.tree.map(lambda x: x.sum(0), sums)
 
     return train_call
@@ -354,7 +394,7 @@ def make_loss(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callab
         normalised = evaluate.normalise(images / 255.0, config)
         logits, stats = models.apply_train(network, params, stats, normalised, key)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
-        each = losses.cross_entropy(logits, targets)
+        each = losses.cross_entropy(logits, targets, config.loss.label_smoothing)
         return each.mean(), (stats, metrics.batch_sums(each, logits, targets))
 
     return loss_fn
@@ -381,20 +421,6 @@ def make_gradients(network: models.Network, config: ConfigDict, mesh: Mesh) -> C
         }
 
     return gradients
-
-
-def _interval(config: ConfigDict, epoch: int, step: int) -> int:
-    return epoch if config.schedule.interval == "epoch" else step
-
-
-def _epoch_values(
-    schedule: schedules.Schedule, config: ConfigDict, epoch: int, steps: int
-) -> np.ndarray:
-    """Returns the schedule's values at an epoch's steps, float32 [steps]."""
-    first = epoch * steps
-    return np.array(
-        [schedule(_interval(config, epoch, first + i)) for i in range(steps)], np.float32
-    )
 
 
 def _check_finite(loss: float, which: str, epoch: int, step: int, lr: float) -> None:

@@ -20,7 +20,7 @@ def claim(config: ConfigDict, workdir: pathlib.Path) -> None:
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+        if path.exists() and (workdir / "checkpoints").exists():  # else its run never began
             _refuse_differences(_read_config(path), config, workdir)
         path.write_text(config_lib.to_json(config))
     except OSError as error:
@@ -30,11 +30,23 @@ def claim(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def finished_summary(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any] | None:
-    """Returns the summary of the directory's run if it has made the config's epochs, else None."""
+    """Returns the summary of the directory's run if that is finished, else None."""
     path = workdir / "summary.json"
-    if not path.exists() or len(records(workdir)) < config.num_epochs:
+    accuracies = [record["val_acc"] for record in records(workdir)]
+    if not path.exists() or not accuracies:
+        return None
+    best_epoch = accuracies.index(max(accuracies)) + 1
+    if not is_finished(config, len(accuracies), best_epoch):
         return None
     return json.loads(path.read_text())
+
+
+def is_finished(config: ConfigDict, epoch: int, best_epoch: int) -> bool:
+    """Returns whether a run of that many epochs has made all of the config's, or has to stop early
+    because its best is too many epochs ago.
+    """
+    patience = config.early_stopping.patience
+    return epoch >= config.num_epochs or 0 < patience <= epoch - best_epoch
 
 
 def records(workdir: pathlib.Path) -> list[dict[str, float]]:

@@ -109,6 +109,9 @@ def test_divergence_exits_with_3(run_main, tmp_path):
         (["--config=configs/part1.py", "--config.optimizer=sgd"], "is a group"),
         (["--config=configs/part1.py", "--config.optimizer.lr=-1"], "above 0"),
         (["--config=configs/part1.py", "--config.data.name=folder"], "data.dir is empty"),
+        (["--config=configs/part1.py", "--config.schedule.name=onecycle"], "max_lr is unset"),
+        (["--config=configs/part1.py", "--config.schedule.pct_start=1.5"], "schedule.pct_start"),
+        ([*SMALL, "--config.schedule.name=cosine", "--config.schedule.warmup=99"], "warmup=99"),
         (["--config=configs/part1.py", "--fresh=perhaps"], "fresh"),
         (["--config=configs/part1.py", "--workdir=README.md"], "cannot be used"),
         (

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcifar import data, optimizers, parallel, train
+from jaxcifar import data, hyperparameters, optimizers, parallel, train
 from jaxcifar.config import ConfigError
 from jaxcifar.rng import Stream, stream
 
@@ -59,25 +59,29 @@ def test_the_same_config_gives_the_same_bits(alone, small_config, tmp_path):
     assert again["test_loss"] == alone[1]["test_loss"]
 
 
-@pytest.mark.parametrize("after", [1, 4, 10, 17])
-def test_stopped_and_resumed_gives_the_same_bits(alone, small_config, tmp_path, monkeypatch, after):
-    """Stops after that many device calls, the ends of epochs and their middles among them."""
+def stop_after(monkeypatch, calls):
+    """Sends this process SIGTERM at its device call of that number, once."""
     made = []
     plan = train.plan
 
     def stopping_plan(*arguments):
         for call in plan(*arguments):
             made.append(call)
-            if len(made) == after:
+            if len(made) == calls:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield call
 
     monkeypatch.setattr(train, "plan", stopping_plan)
+
+
+@pytest.mark.parametrize("after", [1, 4, 10, 17])
+def test_stopped_and_resumed_gives_the_same_bits(alone, small_config, tmp_path, monkeypatch, after):
+    """Stops after that many device calls, the ends of epochs and their middles among them."""
+    stop_after(monkeypatch, after)
     with pytest.raises(SystemExit) as caught:
         train.train_and_evaluate(small_config, tmp_path / "run")
     assert caught.value.code == 143
     assert len(losses(tmp_path / "run")) == after // 10
-    monkeypatch.setattr(train, "plan", plan)
     resumed = train.train_and_evaluate(small_config, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(alone[0])
     assert resumed["test_loss"] == alone[1]["test_loss"]
@@ -89,6 +93,53 @@ def test_an_unfinished_run_may_grow(alone, small_config, tmp_path):
     small_config.num_epochs = 3
     train.train_and_evaluate(small_config, tmp_path / "run")
     assert losses(tmp_path / "run") == losses(alone[0])
+
+
+def test_plateau_and_average_survive_a_restart(small_config, tmp_path, monkeypatch):
+    small_config.optimizer.name = "adamw"
+    small_config.optimizer.lr = 1e-3
+    small_config.ema.decay = 0.9
+    small_config.schedule.name = "plateau"
+    small_config.schedule.patience = 0
+    small_config.schedule.threshold = 0.5  # no epoch is that much better
+    unbroken = train.train_and_evaluate(small_config, tmp_path / "unbroken")
+    assert [r["lr"] for r in losses(tmp_path / "unbroken")] == pytest.approx([1e-3, 1e-4, 1e-5])
+    stop_after(monkeypatch, 24)
+    with pytest.raises(SystemExit):
+        train.train_and_evaluate(small_config, tmp_path / "run")
+    resumed = train.train_and_evaluate(small_config, tmp_path / "run")
+    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert resumed["test_loss"] == unbroken["test_loss"]
+
+
+def test_a_finished_run_that_grows_says_what_its_learning_rate_does(small_config, tmp_path, capsys):
+    small_config.schedule.name = "cosine"
+    small_config.schedule.gamma = 0.5
+    small_config.num_epochs = 1
+    short = train.train_and_evaluate(small_config, tmp_path / "run")
+    assert "not used by sgd with 'cosine': schedule.gamma" in capsys.readouterr().out
+    small_config.num_epochs = 2
+    grown = train.train_and_evaluate(small_config, tmp_path / "run")
+    said = capsys.readouterr().out
+    assert "the schedule now spans 2 epochs instead of 1" in said
+    assert "learning rate goes from 0 to 0.005" in said
+    assert grown["wall_seconds"] > short["wall_seconds"]
+    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == grown
+    assert [r["lr"] for r in losses(tmp_path / "run")] == [0.0, 0.0]
+
+
+def test_early_stopping_ends_a_run_for_good(small_config, tmp_path, capsys):
+    small_config.optimizer.lr = 1e-12  # nothing is learnt: the first epoch stays the best
+    small_config.num_epochs = 20
+    small_config.early_stopping.patience = 1
+    summary = train.train_and_evaluate(small_config, tmp_path / "run")
+    assert summary["best_epoch"] == 1
+    assert len(losses(tmp_path / "run")) == 2
+    assert "stopped early" in capsys.readouterr().out
+    assert train.train_and_evaluate(small_config, tmp_path / "run") == summary
+    small_config.early_stopping.patience = 2
+    train.train_and_evaluate(small_config, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 3
 
 
 def test_other_data_is_refused(small_config, image_folder, tmp_path):
@@ -141,6 +192,7 @@ def train_steps(config, steps_per_call, num_steps=4):
     images, labels = jax.device_put((part.images, part.labels), parallel.replicated(mesh))
     order = jax.random.permutation(stream(0, Stream.SHUFFLE), len(part))
     lrs = np.linspace(0.1, 0.01, 10, dtype=np.float32)
+    table = {"lr": lrs, "momentum": np.full(10, 0.9, np.float32)}
     loss = 0.0
     for index in range(0, num_steps, steps_per_call):
         state, sums = call(
@@ -148,7 +200,7 @@ def train_steps(config, steps_per_call, num_steps=4):
             images,
             labels,
             order,
-            lrs,
+            table,
             stream(config.seed, Stream.STEP),
             index,
             steps=steps_per_call,
@@ -164,6 +216,97 @@ def test_steps_per_call_changes_rounding_only(small_config):
     assert int(one.step) == int(four.step) == 4
     assert loss_one == pytest.approx(loss_four, rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, four.params)
+
+
+def test_the_average_follows_its_formula_and_leaves_training_alone(small_config):
+    plain = [train_steps(small_config, 1, n)[0] for n in (1, 2, 3)]
+    assert plain[-1].ema is None
+    assert plain[-1].model["params"] is plain[-1].params
+    small_config.ema.decay = 0.9
+    averaged, _ = train_steps(small_config, 1, 3)
+    jax.tree.map(np.testing.assert_array_equal, averaged.params, plain[-1].params)
+
+    def mean(first, second, third):  # torch's AveragedModel starts from the first step's
+        return 0.9 * (0.9 * first + 0.1 * second) + 0.1 * third
+
+    expected = jax.tree.map(mean, *(state.params for state in plain))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged.ema, expected)
+    assert averaged.model["params"] is averaged.ema
+
+
+def test_label_smoothing_changes_the_loss_and_not_the_accuracy(small_config):
+    mesh = parallel.setup(small_config)
+    part = data.load(small_config).train
+    network, state = train.init_state(small_config, optimizers.create(small_config), 100, mesh)
+    key = stream(0, Stream.STEP)
+    found = []
+    for smoothing in (0.0, 0.2):
+        small_config.loss.label_smoothing = smoothing
+        loss_fn = jax.jit(train.make_loss(network, small_config, mesh))
+        batch = part.images[:50], part.labels[:50]
+        found.append(loss_fn(state.params, state.stats, *batch, key))
+    assert float(found[0][0]) != float(found[1][0])
+    assert float(found[0][1][1]["correct"]) == float(found[1][1][1]["correct"])
+
+
+@pytest.mark.torch
+def test_simple_cnn_follows_pytorchs_losses_for_50_steps(small_config):
+    """A narrow SimpleCNN without dropout, SGD with momentum and decay, the learning rate halved
+    on the way; the same initial parameters and batches.
+    """
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    torch.set_num_threads(1)  # PyTorch's and XLA's threads wait for each other otherwise
+    small_config.model.dropout = 0.0
+    small_config.optimizer.lr = 0.03
+    small_config.schedule.name, small_config.schedule.interval = "step", "step"
+    small_config.schedule.step_size, small_config.schedule.gamma = 20, 0.5
+    mesh = parallel.setup(small_config)
+    part = data.load(small_config).train
+    optimizer = optimizers.create(small_config)
+    network, state = train.init_state(small_config, optimizer, 100, mesh)
+
+    class HeightWidthChannels(nn.Module):
+        def forward(self, x):
+            return x.permute(0, 2, 3, 1).flatten(1)  # our order of fc1's inputs
+
+    convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 4), (4, 8), (8, 16))]
+    linears = [nn.Linear(256, 64), nn.Linear(64, 100)]
+    layers = [x for conv in convolutions for x in (conv, nn.ReLU(), nn.MaxPool2d(2))]
+    model = nn.Sequential(*layers, HeightWidthChannels(), linears[0], nn.ReLU(), linears[1])
+    names = ("conv1", "conv2", "conv3", "fc1", "fc2")
+    with torch.no_grad():
+        for name, layer in zip(names, (*convolutions, *linears), strict=True):
+            kernel, bias = (np.asarray(state.params[name][x]) for x in ("kernel", "bias"))
+            kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
+            layer.weight.copy_(torch.tensor(kernel))
+            layer.bias.copy_(torch.tensor(bias))
+    given = small_config.optimizer
+    sgd = torch.optim.SGD(
+        model.parameters(), given.lr, momentum=given.momentum, weight_decay=given.weight_decay
+    )
+    halving = torch.optim.lr_scheduler.StepLR(sgd, 20, 0.5)
+
+    call = train.make_train_call(network, optimizer, small_config, mesh)
+    images, labels = jax.device_put((part.images, part.labels), parallel.replicated(mesh))
+    schedule = hyperparameters.create(small_config, 50)
+    table = hyperparameters.tabulate(small_config, schedule, 0, 50)
+    order, key = np.arange(2500) % len(part), stream(0, Stream.STEP)
+    ours, theirs = [], []
+    for step in range(50):
+        state, sums = call(state, images, labels, order, table, key, step, steps=1, batch_size=50)
+        ours.append(float(sums["loss"]) / 50)
+        rows = order[50 * step : 50 * step + 50]
+        batch = (part.images[rows] / 255.0 - small_config.data.mean) / small_config.data.std
+        batch = torch.tensor(batch.transpose(0, 3, 1, 2), dtype=torch.float32)
+        loss = nn.functional.cross_entropy(model(batch), torch.tensor(part.labels[rows]).long())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        halving.step()
+        theirs.append(loss.item())
+    assert min(theirs) < theirs[0] - 0.03  # it learns
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
 
 
 def test_gradients_by_layer(small_config):
