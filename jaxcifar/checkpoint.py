@@ -1,13 +1,23 @@
 """Orbax checkpoints of a run: `last` holds all of its state, `best` the model that scored best.
+`load_model` makes a network of either.
 
 checkpoints/last/<step>/{state,progress}     the last few, for resuming
 checkpoints/best/<step>/{state,progress}     one, for scoring and use
 """
 
+import os
 import pathlib
 from typing import Any, TypeVar
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
+from ml_collections import ConfigDict
+
+from jaxcifar import config as config_lib
+from jaxcifar import models
+from jaxcifar.config import ConfigError
 
 State = TypeVar("State")
 
@@ -82,3 +92,77 @@ class Checkpoints:
             ),
         )
         return restored.state, restored.progress
+
+
+def load_model(
+    workdir: str | os.PathLike, which: str | int = "best"
+) -> tuple[nnx.Module, ConfigDict]:
+    """Returns a run's model, ready to score images (in evaluation mode), and its config.
+
+    It needs neither the run's data nor its devices, and may be called while the run goes on.
+
+    Args:
+        workdir: the run's work directory.
+        which: 'best', 'last', or the number of a step that has a checkpoint.
+
+    Raises:
+        ConfigError: there is no such run or checkpoint, or it cannot be read.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        config = config_lib.from_json((workdir / "config.json").read_text())
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{str(workdir)!r} holds no run: no config.json to be read") from error
+    path = _find(workdir / "checkpoints", which)
+    try:
+        tree = read_arrays(path / "state", ("params", "stats"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"the checkpoint {str(path)!r} cannot be read ({reason})") from error
+    leaves = {name: leaf for part in tree.values() for name, leaf in models.flatten(part).items()}
+
+    def create(num_classes: int) -> nnx.Module:
+        return models.from_config(config, num_classes=num_classes, rngs=nnx.Rngs(0))
+
+    # The number of classes is the data's, not the config's: it is the length of the one bias
+    # that a network of a single class has otherwise.
+    _, single, _ = models.split(nnx.eval_shape(lambda: create(1)))
+    num_classes = 1
+    for name, leaf in models.flatten(single).items():
+        if leaf.ndim == 1 and leaf.shape != leaves[name].shape:
+            (num_classes,) = leaves[name].shape
+    model = nnx.eval_shape(lambda: create(num_classes))
+    nnx.update(model, models.insert(leaves, nnx.to_pure_dict(nnx.state(model))))
+    model.eval()
+    return model, config
+
+
+def read_arrays(directory: pathlib.Path, parts: tuple[str, ...] = ()) -> models.Arrays:
+    """Returns the tree in one item of a checkpoint, or these parts of it, as NumPy arrays: the
+    devices here need not be those that saved it. What were numbers in its paths are texts.
+    """
+    handler = ocp.PyTreeCheckpointHandler()
+    directory = directory.absolute()
+    saved = dict(handler.metadata(directory).tree)
+    saved = {part: saved[part] for part in parts or saved}
+    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
+    args = ocp.args.PyTreeRestore(saved, as_numpy, partial_restore=True)
+    return handler.restore(directory, args=args)
+
+
+def _find(checkpoints: pathlib.Path, which: str | int) -> pathlib.Path:
+    """Returns the directory of the checkpoint that `load_model` is to load."""
+    found = {
+        kind: sorted(int(p.name) for p in (checkpoints / kind).glob("*") if p.name.isdecimal())
+        for kind in ("best", "last")
+    }
+    if found.get(which):
+        return checkpoints / which / str(found[which][-1])
+    for kind, steps in found.items():
+        if str(which) in map(str, steps):
+            return checkpoints / kind / str(which)
+    steps = sorted({step for steps in found.values() for step in steps})
+    raise ConfigError(
+        f"{str(checkpoints)!r} has no checkpoint {which!r}; "
+        + (f"there are best, last and the steps {steps}" if steps else "there is none yet")
+    )

@@ -95,6 +95,8 @@ def _are_milestones(value: tuple) -> bool:
 _FRACTION = {"valid": "0 or more and less than 1", "check": lambda value: 0 <= value < 1}
 _OPEN_UNIT = {"valid": "between 0 and 1, both excluded", "check": lambda value: 0 < value < 1}
 
+_RESNETS = ("resnet18", "resnet34", "resnet50")
+
 SCHEMA: dict[str, Key] = {
     "seed": Key(42, "seed of everything random", "0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
     "num_epochs": Key(5, "passes over the training images", **_at_least(1)),
@@ -118,9 +120,38 @@ SCHEMA: dict[str, Key] = {
     "data.synthetic_size": Key(
         0, "synthetic100: N training and N/5 test images (0: 50,000 + 10,000)", **_at_least(0)
     ),
-    "model.name": Key("simple_cnn", "the network", **_one_of("simple_cnn")),
-    "model.width": Key(0, "channels of the first stage (0: the model's own)", **_at_least(0)),
+    "model.name": Key("simple_cnn", "the network", **_one_of("simple_cnn", *_RESNETS)),
+    "model.width": Key(
+        0, "channels of the first stage (0: the model's own, 32 or 64)", **_at_least(0)
+    ),
     "model.dropout": Key(0.5, "dropout rate before simple_cnn's last layer", **_FRACTION),
+    "model.stem": Key(
+        "cifar",
+        "a resnet's beginning: 3×3 without pool, or 7×7 with stride 2 and a max-pool",
+        **_one_of("cifar", "imagenet"),
+    ),
+    "model.head": Key(
+        "linear",
+        "a resnet's end: one layer, or several with BatchNorm, ReLU and dropout",
+        **_one_of("linear", "mlp"),
+    ),
+    "model.head_hidden": Key(
+        (512, 256),
+        "sizes of the mlp head's hidden layers",
+        "one or more whole numbers above 0",
+        lambda v: len(v) > 0 and all(_has_type(x, int) and x > 0 for x in v),
+    ),
+    "model.head_dropout": Key(
+        (0.5, 0.3, 0.2),
+        "dropout rates before each of the mlp head's linear layers",
+        "numbers in [0, 1), one more than model.head_hidden has",
+        lambda v: len(v) > 0 and all(_is_number(x) and 0 <= x < 1 for x in v),
+    ),
+    "model.pretrained": Key(
+        "",
+        "weights a resnet starts from: a directory made by scripts/port_torchvision.py, or "
+        "'torchvision' (ImageNet's, downloaded on first use)",
+    ),
     "loss.label_smoothing": Key(
         0.0, "share of a training target that is spread over all classes", **_FRACTION
     ),
@@ -287,6 +318,16 @@ SCHEMA: dict[str, Key] = {
     ),
 }
 
+# Keys that act only where another has one of the values given: setting one elsewhere is a mistake.
+_ACTS_ONLY_WITH = {
+    "model.dropout": ("model.name", ("simple_cnn",)),
+    "model.stem": ("model.name", _RESNETS),
+    "model.head": ("model.name", _RESNETS),
+    "model.pretrained": ("model.name", _RESNETS),
+    "model.head_hidden": ("model.head", ("mlp",)),
+    "model.head_dropout": ("model.head", ("mlp",)),
+}
+
 # Keys that say where things are, how often to save and when to stop, or that change only float
 # rounding: a run may be resumed with other values of these.
 _FREE_ON_RESUME = (
@@ -391,6 +432,19 @@ def validate(config: ConfigDict) -> None:
         raise ConfigError(
             "config.data.dir is empty: data.name='folder' needs the image folder's root, "
             "which holds train/<class>/* and test/<class>/*"
+        )
+    for name, (where, values) in _ACTS_ONLY_WITH.items():
+        if given[name] != SCHEMA[name].default and given[where] not in values:
+            raise ConfigError(
+                f"config.{name}={given[name]!r} has no effect with {where}={given[where]!r}: "
+                f"leave it at {SCHEMA[name].default!r}, or set {where} to "
+                f"{' or '.join(map(repr, values))}"
+            )
+    if len(given["model.head_dropout"]) != len(given["model.head_hidden"]) + 1:
+        raise ConfigError(
+            f"config.model.head_dropout={given['model.head_dropout']!r} must have one rate more "
+            f"than model.head_hidden={given['model.head_hidden']!r} has layers: the last is for "
+            "the layer to the logits"
         )
     nesterov = given["optimizer.name"] == "sgd" and given["optimizer.nesterov"]
     if nesterov and not given["optimizer.momentum"]:

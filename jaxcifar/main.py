@@ -7,8 +7,9 @@ python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fres
 import pathlib
 import sys
 
-from absl import app, flags, logging
+from absl import flags
 
+from jaxcifar import cli
 from jaxcifar import config as config_lib
 from jaxcifar.config import ConfigError
 
@@ -17,19 +18,8 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "where results go (default: runs
 _FRESH = flags.DEFINE_bool("fresh", False, "move an old work directory aside and start over")
 
 
-def main(argv: list[str]) -> int:
+def main(overrides: list[str]) -> int:
     """Trains and evaluates; returns the exit code."""
-    logging.set_verbosity(logging.WARNING)  # absl's app shows INFO, and Orbax says a lot there
-    try:
-        return _run(argv[1:])
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-
-
-def _run(overrides: list[str]) -> int:
     if _CONFIG.value is None:
         raise ConfigError("--config is missing: name an experiment, such as configs/quickstart.py")
     config = config_lib.load(_CONFIG.value)
@@ -59,29 +49,5 @@ def _run(overrides: list[str]) -> int:
     return 0
 
 
-def parse_flags(argv: list[str]) -> list[str]:
-    """Returns the program's name and the `--config.KEY=VALUE` arguments; absl takes the others.
-    Exits with 2 and one line if they are wrong.
-    """
-    if any(flag.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull") for flag in argv):
-        print(f"{__doc__}\nflags:")
-        for flag in (_CONFIG, _WORKDIR, _FRESH):
-            print(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
-        print(f"keys:\n{config_lib.describe()}")
-        sys.exit(0)
-    overrides = [flag for flag in argv[1:] if flag.startswith(("--config.", "-config."))]
-    try:
-        stray = flags.FLAGS([flag for flag in argv if flag not in overrides])[1:]
-        if stray:
-            raise flags.Error(f"{stray[0]!r} is not a flag; values follow '=': --flag=value")
-        for flag in overrides:
-            if "=" not in flag:
-                raise flags.Error(f"{flag} has no value; write {flag}=VALUE")
-    except flags.Error as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    return argv[:1] + overrides
-
-
 if __name__ == "__main__":
-    app.run(main, flags_parser=parse_flags)
+    cli.launch(main, __doc__, (_CONFIG, _WORKDIR, _FRESH), keys=config_lib.describe())

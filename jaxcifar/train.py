@@ -1,8 +1,7 @@
-"""Training: the state, the pure step, and the loop around it."""
+"""Training: the loop around the step, with all that a run reads, writes and says."""
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
 import json
 import math
@@ -13,13 +12,11 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -28,37 +25,23 @@ from jaxcifar import (
     data,
     evaluate,
     hyperparameters,
-    losses,
     metrics,
     models,
     optimizers,
     parallel,
 )
 from jaxcifar import config as config_lib
+from jaxcifar import step as step_lib
 from jaxcifar import workdir as workdir_lib
 from jaxcifar.checkpoint import Checkpoints
 from jaxcifar.config import ConfigError
 from jaxcifar.rng import Stream, stream
+from jaxcifar.step import TrainState
 from jaxcifar.tracking import Tracker
 
 
 class DivergedError(RuntimeError):
     """The loss is no longer a finite number."""
-
-
-class TrainState(NamedTuple):
-    """Everything on the device that training changes."""
-
-    step: jax.Array  # int32 scalar: the steps made
-    params: models.Arrays
-    stats: models.Arrays
-    opt_state: optax.OptState
-    ema: models.Arrays | None = None  # the parameters' moving average, if ema.decay is set
-
-    @property
-    def model(self) -> dict[str, models.Arrays]:
-        """The part that is the trained model: what is evaluated, kept as the best and scored."""
-        return {"params": self.ema or self.params, "stats": self.stats}
 
 
 @dataclasses.dataclass
@@ -104,7 +87,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
     # The model, its state, and where the run stands
     optimizer = optimizers.create(config)
-    network, state = init_state(config, optimizer, len(splits.train.class_names), mesh)
+    network, state = step_lib.init_state(config, optimizer, len(splits.train.class_names), mesh)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     progress = Progress(data=splits.train.fingerprint(), num_epochs=config.num_epochs)
     schedule = hyperparameters.create(config, steps_per_epoch)
@@ -144,7 +127,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
         # The loop
         train_epoch = make_train_epoch(network, optimizer, config, mesh, train, tracker)
-        gradients = make_gradients(network, config, mesh)
+        gradients = step_lib.make_gradients(network, config, mesh)
         (directory / "summary.json").unlink(missing_ok=True)  # it speaks of a finished run
         with _stop_signals() as stop:
             while not stop and not workdir_lib.is_finished(
@@ -232,30 +215,6 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     return summary
 
 
-def init_state(
-    config: ConfigDict, optimizer: optax.GradientTransformation, num_classes: int, mesh: Mesh
-) -> tuple[models.Network, TrainState]:
-    """Returns the network and the state before the first step, on every device of the mesh."""
-
-    def create(key: jax.Array) -> nnx.Module:
-        return models.create(
-            config.model.name,
-            num_classes=num_classes,
-            rngs=nnx.Rngs(key),
-            width=config.model.width or None,
-            dropout=config.model.dropout,
-        )
-
-    def init(key: jax.Array) -> TrainState:
-        _, params, stats = models.split(create(key))
-        ema = jax.tree.map(jnp.copy, params) if config.ema.decay else None
-        return TrainState(jnp.int32(0), params, stats, optimizer.init(params), ema)
-
-    key = stream(config.seed, Stream.INIT)
-    network, _, _ = models.split(nnx.eval_shape(lambda: create(key)))
-    return network, jax.jit(init, out_shardings=parallel.replicated(mesh))(key)
-
-
 def make_train_epoch(
     network: models.Network,
     optimizer: optax.GradientTransformation,
@@ -271,7 +230,7 @@ def make_train_epoch(
     by name, float32 [steps in the epoch] each.
     """
     images, labels = train
-    train_call = make_train_call(network, optimizer, config, mesh)
+    train_call = step_lib.make_train_call(network, optimizer, config, mesh)
     shuffle = jax.jit(
         lambda key: jax.random.permutation(key, len(labels)),
         out_shardings=parallel.replicated(mesh),
@@ -327,100 +286,6 @@ def plan(
         index += steps
     if rest and index == full:
         yield index, 1, rest
-
-
-def make_train_call(
-    network: models.Network,
-    optimizer: optax.GradientTransformation,
-    config: ConfigDict,
-    mesh: Mesh,
-) -> Callable[..., tuple[TrainState, metrics.Sums]]:
-    """Returns the compiled function that makes one or several training steps.
-
-    fn(state, images, labels, order, table, key, index, *, steps, batch_size) -> state, sums
-
-    It starts at the epoch's step `index`: images uint8 [N, H, W, 3] and labels int32 [N] are the
-    whole training set, order int32 [N] the epoch's permutation of it, table the optimizer's
-    hyperparameters in the epoch (float32 [S] by name), key the run's stream for steps. Batches do
-    not depend on `steps`. The state's buffers are donated.
-    """
-    loss_fn = make_loss(network, config, mesh)
-
-    def train_step(state: TrainState, batch: tuple) -> tuple[TrainState, metrics.Sums]:
-        images, labels, values, key = batch
-        (_, (stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.stats, images, labels, jax.random.fold_in(key, state.step)
-        )
-        state.opt_state.hyperparams.update(values)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        ema = state.ema
-        if config.ema.decay:  # the first step's parameters start it, as torch's AveragedModel
-            weight = jnp.where(state.step == 0, 1.0, 1 - config.ema.decay)
-            ema = jax.tree.map(lambda mean, new: mean + weight * (new - mean), ema, params)
-        return TrainState(state.step + 1, params, stats, opt_state, ema), sums
-
-    @functools.partial(
-        jax.jit,
-        static_argnames=("steps", "batch_size"),
-        donate_argnames="state",
-        out_shardings=parallel.replicated(mesh),
-    )
-    def train_call(state, images, labels, order, table, key, index, *, steps, batch_size):
-        rows = jax.lax.dynamic_slice_in_dim(
-            order, index * config.batch_size, steps * batch_size
-        ).reshape(steps, batch_size)
-        values = {
-            name: jax.lax.dynamic_slice_in_dim(column, index, steps)
-            for name, column in table.items()
-        }
-        if steps == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
-            now = {name: column[0] for name, column in values.items()}
-            return train_step(state, (images[rows[0]], labels[rows[0]], now, key))
-        keys = jnp.broadcast_to(key, (steps,))
-        state, sums = jax.lax.scan(train_step, state, (images[rows], labels[rows], values, keys))
-        return state, jax.tree.map(lambda x: x.sum(0), sums)
-
-    return train_call
-
-
-def make_loss(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callable:
-    """Returns fn(params, stats, images uint8 [B, H, W, 3], labels int32 [B], key) ->
-    (mean loss, (updated stats, metric sums)).
-    """
-
-    def loss_fn(params, stats, images, labels, key):
-        images, labels = parallel.split_batch(mesh, images, labels)
-        normalised = evaluate.normalise(images / 255.0, config)
-        logits, stats = models.apply_train(network, params, stats, normalised, key)
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
-        each = losses.cross_entropy(logits, targets, config.loss.label_smoothing)
-        return each.mean(), (stats, metrics.batch_sums(each, logits, targets))
-
-    return loss_fn
-
-
-def make_gradients(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callable:
-    """Returns fn(state, images, labels) -> the loss gradient at the state, as host arrays by
-    parameter name, for the first batch_size rows of the training set.
-    """
-    loss_fn = make_loss(network, config, mesh)
-    size = config.batch_size
-    key = stream(config.seed, Stream.STEP)
-    grad = jax.jit(
-        lambda state, images, labels: jax.grad(loss_fn, has_aux=True)(
-            state.params, state.stats, images[:size], labels[:size], key
-        )[0]
-    )
-
-    def gradients(state: TrainState, images: jax.Array, labels: jax.Array) -> dict:
-        leaves, _ = jax.tree_util.tree_flatten_with_path(grad(state, images, labels))
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-            for path, leaf in leaves
-        }
-
-    return gradients
 
 
 def _check_finite(loss: float, which: str, epoch: int, step: int, lr: float) -> None:

@@ -61,7 +61,7 @@ class Ours:
         """Compiles a recipe's training and evaluation, and runs each once."""
         import jax
 
-        from jaxcifar import config, evaluate, hyperparameters, optimizers, parallel, train
+        from jaxcifar import config, evaluate, hyperparameters, optimizers, parallel, step, train
 
         on_gpu = jax.default_backend() == "gpu"
         c = config.load(str(ROOT / "configs" / f"part{part}.py"))
@@ -73,7 +73,7 @@ class Ours:
             c.augment = ""
         mesh = parallel.setup(c)
         optimizer = optimizers.create(c)
-        network, state = train.init_state(c, optimizer, NUM_CLASSES, mesh)
+        network, state = step.init_state(c, optimizer, NUM_CLASSES, mesh)
         pairs = (self.arrays[0][:train_images], self.arrays[1][:train_images]), self.arrays[2:]
         everywhere = parallel.replicated(mesh)
         data, test = (jax.device_put((x, y.astype(np.int32)), everywhere) for x, y in pairs)

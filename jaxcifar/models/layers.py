@@ -1,5 +1,6 @@
 """Layers that start and behave as PyTorch's do."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -8,17 +9,27 @@ from flax import nnx
 
 
 def conv(
-    in_features: int, out_features: int, *, size: int, rngs: nnx.Rngs, dtype: jnp.dtype
+    in_features: int,
+    out_features: int,
+    *,
+    size: int,
+    stride: int = 1,
+    bias: bool = True,
+    kernel_init: nnx.Initializer | None = None,
+    rngs: nnx.Rngs,
+    dtype: jnp.dtype,
 ) -> nnx.Conv:
-    """Returns a size×size convolution with PyTorch's `Conv2d` initialisation, zero-padded to
-    keep height and width.
+    """Returns a size×size convolution, zero-padded by size // 2 on every side, that starts as
+    PyTorch's `Conv2d` does unless `kernel_init` says otherwise.
     """
     return nnx.Conv(
         in_features,
         out_features,
         (size, size),
+        strides=stride,
         padding=size // 2,
-        kernel_init=_torch_kernel_init,
+        use_bias=bias,
+        kernel_init=kernel_init or _torch_kernel_init,
         bias_init=_torch_bias_init(size * size * in_features),
         dtype=dtype,
         rngs=rngs,
@@ -37,6 +48,51 @@ def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs, dtype: jnp.dt
     )
 
 
+class BatchNorm(nnx.Module):
+    """PyTorch's `BatchNorm1d` and `BatchNorm2d`, the channels last: [..., num_features].
+
+    In training mode it normalises with the batch's mean and biased variance, over all devices,
+    and moves the running statistics towards the mean and the *unbiased* variance by `momentum`
+    (Flax's own layer moves them towards the biased one, by 1 - momentum). Statistics are computed
+    in float32 at least, the variance around the mean, not as a difference of large numbers. Where
+    a channel has a single value PyTorch refuses; here its variance is 0.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        momentum: float = 0.1,
+        epsilon: float = 1e-5,
+        dtype: jnp.dtype = jnp.float32,
+    ):
+        self.scale = nnx.Param(jnp.ones(num_features))
+        self.bias = nnx.Param(jnp.zeros(num_features))
+        self.mean = nnx.BatchStat(jnp.zeros(num_features))
+        self.var = nnx.BatchStat(jnp.ones(num_features))
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.dtype = dtype
+        self.use_running_average = False  # model.eval() and model.train() set this
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = at_least_float32(x)
+        if self.use_running_average:
+            scale = self.scale[...] * jax.lax.rsqrt(self.var[...] + self.epsilon)
+            shift = self.bias[...] - self.mean[...] * scale
+            return (x * scale + shift).astype(self.dtype)
+        count = x.size // x.shape[-1]
+        y, mean, var = _batch_norm(x, self.scale[...], self.bias[...], self.epsilon)
+        for running, batch in ((self.mean, mean), (self.var, var * (count / max(count - 1, 1)))):
+            running[...] += self.momentum * (jax.lax.stop_gradient(batch) - running[...])
+        return y.astype(self.dtype)
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+    """Returns x in float32, or as it is if it has more digits than that."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Returns the 2×2 max-pool with stride 2 of [B, H, W, C], H and W even.
 
@@ -47,6 +103,44 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
     b, h, w, c = x.shape
     return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
 
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _batch_norm(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns x [..., C] normalised over all axes but the last, its mean and biased variance [C].
+
+    The gradient is written out because JAX's own reads the activations more often (a ResNet-18
+    step on a CPU takes 5 % longer). It is that of the first result: the other two feed running
+    averages only.
+    """
+    return _batch_norm_forward(x, scale, bias, epsilon)[0]
+
+
+def _batch_norm_forward(x, scale, bias, epsilon):
+    axes = tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    var = jnp.square(x - mean).mean(axes)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    return ((x - mean) * (scale * inverse) + bias, mean, var), (x, scale, mean, inverse)
+
+
+def _batch_norm_backward(epsilon, residuals, cotangents):
+    x, scale, mean, inverse = residuals
+    dy = cotangents[0]
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+    dbias = dy.sum(axes)
+    dscale = (dy * (x - mean)).sum(axes) * inverse
+    dx = (dy - dbias / count - (x - mean) * (inverse * dscale / count)) * (scale * inverse)
+    return dx, dscale, dbias
+
+
+_batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
+
+
+# What torchvision's ResNet starts its convolutions with: `kaiming_normal_(mode="fan_out")`.
+kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 # PyTorch draws weights and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): `reset_parameters` of
 # torch.nn.Linear and _ConvNd.

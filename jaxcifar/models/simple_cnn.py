@@ -34,4 +34,4 @@ class SimpleCNN(nnx.Module):
         for conv in (self.conv1, self.conv2, self.conv3):
             x = layers.max_pool_2x2(nnx.relu(conv(x)))
         x = nnx.relu(self.fc1(x.reshape(x.shape[0], -1)))
-        return self.fc2(self.dropout(x, rngs=rngs)).astype(jnp.float32)
+        return layers.at_least_float32(self.fc2(self.dropout(x, rngs=rngs)))

@@ -1,0 +1,41 @@
+"""Makes a directory of ported weights, for --config.model.pretrained, of a torchvision ResNet.
+
+python scripts/port_torchvision.py --output=DIR [--input=FILE.safetensors|FILE.pth]
+
+Which ResNet it is, its width, stem and head are read off the file. A .pth needs PyTorch and is
+read without running code; a hash in its name is checked. Without --input torchvision's ImageNet
+weights of ResNet-18 are downloaded from the Hugging Face hub.
+"""
+
+from absl import flags
+
+from jaxcifar import cli
+from jaxcifar.config import ConfigError
+
+_INPUT = flags.DEFINE_string("input", None, "a .safetensors or .pth file (default: download)")
+_OUTPUT = flags.DEFINE_string("output", None, "the directory to make; it must not exist")
+
+
+def main(_: list[str]) -> int:
+    """Ports the file and says what it was; returns the exit code."""
+    if not _OUTPUT.value:
+        raise ConfigError("--output is missing: name the directory to make")
+
+    from jaxcifar import weights  # here: --help and errors need not wait for JAX
+
+    if _INPUT.value is None:
+        source = f"https://huggingface.co/{weights.TORCHVISION['resnet18'].repo}"
+        about = weights.port(weights.download("resnet18"), _OUTPUT.value, source)
+    else:
+        about = weights.port(_INPUT.value, _OUTPUT.value)
+    model = about["model"]
+    print(
+        f"{model['name']} of width {model['width']}, {model['stem']} stem, {model['head']} head, "
+        f"{model['num_classes']} classes\nsha256 {about['sha256']}\n"
+        f"train from it with --config.model.pretrained={_OUTPUT.value}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    cli.launch(main, __doc__, (_INPUT, _OUTPUT))
