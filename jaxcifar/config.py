@@ -93,6 +93,7 @@ def _are_milestones(value: tuple) -> bool:
 
 
 _FRACTION = {"valid": "0 or more and less than 1", "check": lambda value: 0 <= value < 1}
+_PROBABILITY = {"valid": "0 to 1", "check": lambda value: 0 <= value <= 1}
 _OPEN_UNIT = {"valid": "between 0 and 1, both excluded", "check": lambda value: 0 < value < 1}
 
 _RESNETS = ("resnet18", "resnet34", "resnet50")
@@ -152,6 +153,13 @@ SCHEMA: dict[str, Key] = {
         "weights a resnet starts from: a directory made by scripts/port_torchvision.py, or "
         "'torchvision' (ImageNet's, downloaded on first use)",
     ),
+    "augment": Key(
+        "", "training images' transforms, such as 'random_crop(32, padding=4) | random_flip'"
+    ),
+    "mixup.prob": Key(0.0, "probability that a batch is mixed up", **_PROBABILITY),
+    "mixup.alpha": Key(1.0, "of the Beta distribution of mixup's weight", **_more_than(0)),
+    "cutmix.prob": Key(0.0, "probability that a batch is cut and mixed", **_PROBABILITY),
+    "cutmix.alpha": Key(1.0, "of the Beta distribution of cutmix's area", **_more_than(0)),
     "loss.label_smoothing": Key(
         0.0, "share of a training target that is spread over all classes", **_FRACTION
     ),
@@ -449,6 +457,19 @@ def validate(config: ConfigDict) -> None:
     nesterov = given["optimizer.name"] == "sgd" and given["optimizer.nesterov"]
     if nesterov and not given["optimizer.momentum"]:
         raise ConfigError("config.optimizer.nesterov=True needs an optimizer.momentum above 0")
+    if given["augment"]:
+        from jaxcifar.augment import parse  # here: it imports this file
+
+        try:
+            parse(given["augment"])
+        except ConfigError as error:
+            raise ConfigError(f"config.{error}") from None
+    if given["mixup.prob"] + given["cutmix.prob"] > 1:
+        raise ConfigError(
+            f"config.mixup.prob={given['mixup.prob']} and config.cutmix.prob="
+            f"{given['cutmix.prob']} sum to more than 1: one draw decides between mixup, cutmix "
+            "and neither"
+        )
     _validate_schedule(given)
 
 

@@ -8,12 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcifar import losses, metrics, models, parallel
-
-
-def normalise(images: jax.Array, config: ConfigDict) -> jax.Array:
-    """Returns (images - data.mean) / data.std for float32 images [..., 3] in [0, 1]."""
-    return (images - jnp.array(config.data.mean)) / jnp.array(config.data.std)
+from jaxcifar import batches, losses, metrics, models, parallel
 
 
 def make_evaluate(
@@ -33,7 +28,7 @@ def make_evaluate(
         images, labels, weights = parallel.split_batch(
             mesh, images[rows], labels[rows], weights
         )  # an index past the end reads the last row
-        logits = models.apply_eval(network, params, stats, normalise(images / 255.0, config))
+        logits = models.apply_eval(network, params, stats, batches.normalise(images, config))
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         return metrics.batch_sums(losses.cross_entropy(logits, targets), logits, targets, weights)
 

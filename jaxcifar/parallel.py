@@ -44,10 +44,10 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split_batch(mesh: Mesh, *arrays: jax.Array) -> tuple[jax.Array, ...]:
-    """Constrains arrays [B, ...] to be split over the devices by their first axis, inside jit.
+def split_batch(mesh: Mesh, *arrays: jax.Array, axis: int = 0) -> tuple[jax.Array, ...]:
+    """Constrains arrays to be split over the devices by an axis, inside jit.
 
-    B need not be a multiple of the number of devices.
+    The axis need not be a multiple of the number of devices.
     """
-    sharding = NamedSharding(mesh, PartitionSpec("data"))
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return tuple(jax.lax.with_sharding_constraint(array, sharding) for array in arrays)

@@ -16,7 +16,15 @@ class Stream(enum.IntEnum):
     SPLIT = 1  # train / validation
     LIMIT = 2  # data.limit's draw
     SHUFFLE = 3  # an epoch's order; fold in the epoch
-    STEP = 4  # dropout, augmentation and mixing; fold in the step
+    STEP = 4  # a step's; fold in the step, then its Use
+
+
+class Use(enum.IntEnum):
+    """What a step's randomness is for; folded into the step's key."""
+
+    DROPOUT = 0
+    AUGMENT = 1  # fold in the row
+    MIX = 2
 
 
 def stream(seed: int, which: Stream) -> jax.Array:

@@ -12,8 +12,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcifar import evaluate, losses, metrics, models, parallel, weights
-from jaxcifar.rng import Stream, stream
+from jaxcifar import batches, losses, metrics, models, parallel, weights
+from jaxcifar.rng import Stream, Use, stream
 
 
 class TrainState(NamedTuple):
@@ -59,6 +59,7 @@ def make_train_call(
     network: models.Network,
     optimizer: optax.GradientTransformation,
     config: ConfigDict,
+    num_classes: int,
     mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, metrics.Sums]]:
     """Returns the compiled function that makes one or several training steps.
@@ -70,12 +71,13 @@ def make_train_call(
     hyperparameters in the epoch (float32 [S] by name), key the run's stream for steps. Batches do
     not depend on `steps`. The state's buffers are donated.
     """
-    loss_fn = make_loss(network, config, mesh)
+    prepare = batches.make_prepare(config, num_classes, mesh)
+    loss_fn = make_loss(network, config)
 
     def train_step(state: TrainState, batch: tuple) -> tuple[TrainState, metrics.Sums]:
-        images, labels, values, key = batch
+        images, targets, values, key = batch
         (_, (stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            state.params, state.stats, images, labels, jax.random.fold_in(key, state.step)
+            state.params, state.stats, images, targets, jax.random.fold_in(key, Use.DROPOUT)
         )
         state.opt_state.hyperparams.update(values)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -93,57 +95,52 @@ def make_train_call(
         out_shardings=parallel.replicated(mesh),
     )
     def train_call(state, images, labels, order, table, key, index, *, steps, batch_size):
-        rows = jax.lax.dynamic_slice_in_dim(
-            order, index * config.batch_size, steps * batch_size
-        ).reshape(steps, batch_size)
+        start = index * config.batch_size
+        rows = jax.lax.dynamic_slice_in_dim(order, start, steps * batch_size)
+        rows = rows.reshape(steps, batch_size)
         values = {
             name: jax.lax.dynamic_slice_in_dim(column, index, steps)
             for name, column in table.items()
         }
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, state.step + jnp.arange(steps))
+        chunk = (*prepare(images[rows], labels[rows], keys), values, keys)
         if steps == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
-            now = {name: column[0] for name, column in values.items()}
-            return train_step(state, (images[rows[0]], labels[rows[0]], now, key))
-        keys = jnp.broadcast_to(key, (steps,))
-        state, sums = jax.lax.scan(train_step, state, (images[rows], labels[rows], values, keys))
+            return train_step(state, jax.tree.map(lambda x: x[0], chunk))
+        state, sums = jax.lax.scan(train_step, state, chunk)
         return state, jax.tree.map(lambda x: x.sum(0), sums)
 
     return train_call
 
 
-def make_loss(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callable:
-    """Returns fn(params, stats, images uint8 [B, H, W, 3], labels int32 [B], key) ->
+def make_loss(network: models.Network, config: ConfigDict) -> Callable:
+    """Returns fn(params, stats, images float32 [B, H, W, 3], targets float32 [B, C], key) ->
     (mean loss, (updated stats, metric sums)).
     """
 
-    def loss_fn(params, stats, images, labels, key):
-        images, labels = parallel.split_batch(mesh, images, labels)
-        normalised = evaluate.normalise(images / 255.0, config)
-        logits, stats = models.apply_train(network, params, stats, normalised, key)
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
+    def loss_fn(params, stats, images, targets, key):
+        logits, stats = models.apply_train(network, params, stats, images, key)
         each = losses.cross_entropy(logits, targets, config.loss.label_smoothing)
         return each.mean(), (stats, metrics.batch_sums(each, logits, targets))
 
     return loss_fn
 
 
-def make_gradients(network: models.Network, config: ConfigDict, mesh: Mesh) -> Callable:
+def make_gradients(network: models.Network, config: ConfigDict, num_classes: int) -> Callable:
     """Returns fn(state, images, labels) -> the loss gradient at the state, as host arrays by
-    parameter name, for the first batch_size rows of the training set.
+    parameter name, for the first batch_size rows of the training set, not augmented.
     """
-    loss_fn = make_loss(network, config, mesh)
+    loss_fn = make_loss(network, config)
     size = config.batch_size
-    key = stream(config.seed, Stream.STEP)
-    grad = jax.jit(
-        lambda state, images, labels: jax.grad(loss_fn, has_aux=True)(
-            state.params, state.stats, images[:size], labels[:size], key
-        )[0]
-    )
+
+    @jax.jit
+    def grad(state: TrainState, images: jax.Array, labels: jax.Array) -> models.Arrays:
+        images = batches.normalise(images[:size], config)
+        targets = jax.nn.one_hot(labels[:size], num_classes)
+        key = stream(config.seed, Stream.STEP)
+        return jax.grad(loss_fn, has_aux=True)(state.params, state.stats, images, targets, key)[0]
 
     def gradients(state: TrainState, images: jax.Array, labels: jax.Array) -> dict:
-        leaves, _ = jax.tree_util.tree_flatten_with_path(grad(state, images, labels))
-        return {
-            jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
-            for path, leaf in leaves
-        }
+        leaves = models.flatten(grad(state, images, labels))
+        return {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
     return gradients

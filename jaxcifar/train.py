@@ -87,7 +87,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
     # The model, its state, and where the run stands
     optimizer = optimizers.create(config)
-    network, state = step_lib.init_state(config, optimizer, len(splits.train.class_names), mesh)
+    num_classes = len(splits.train.class_names)
+    network, state = step_lib.init_state(config, optimizer, num_classes, mesh)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     progress = Progress(data=splits.train.fingerprint(), num_epochs=config.num_epochs)
     schedule = hyperparameters.create(config, steps_per_epoch)
@@ -126,8 +127,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             progress.num_epochs = config.num_epochs
 
         # The loop
-        train_epoch = make_train_epoch(network, optimizer, config, mesh, train, tracker)
-        gradients = step_lib.make_gradients(network, config, mesh)
+        train_epoch = make_train_epoch(
+            network, optimizer, config, num_classes, mesh, train, tracker
+        )
+        gradients = step_lib.make_gradients(network, config, num_classes)
         (directory / "summary.json").unlink(missing_ok=True)  # it speaks of a finished run
         with _stop_signals() as stop:
             while not stop and not workdir_lib.is_finished(
@@ -219,6 +222,7 @@ def make_train_epoch(
     network: models.Network,
     optimizer: optax.GradientTransformation,
     config: ConfigDict,
+    num_classes: int,
     mesh: Mesh,
     train: tuple[jax.Array, jax.Array],
     tracker: Tracker,
@@ -230,7 +234,7 @@ def make_train_epoch(
     by name, float32 [steps in the epoch] each.
     """
     images, labels = train
-    train_call = step_lib.make_train_call(network, optimizer, config, mesh)
+    train_call = step_lib.make_train_call(network, optimizer, config, num_classes, mesh)
     shuffle = jax.jit(
         lambda key: jax.random.permutation(key, len(labels)),
         out_shardings=parallel.replicated(mesh),

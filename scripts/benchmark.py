@@ -80,7 +80,9 @@ class Ours:
         steps = -(-train_images // batch_size)
         schedule = hyperparameters.create(c, steps)
         self.table = hyperparameters.tabulate(c, schedule, 0, steps)
-        self.train_epoch = train.make_train_epoch(network, optimizer, c, mesh, data, Silence())
+        self.train_epoch = train.make_train_epoch(
+            network, optimizer, c, NUM_CLASSES, mesh, data, Silence()
+        )
         self.evaluate_fn = evaluate.make_evaluate(network, c, mesh)
         self.test, self.state, self.new_progress = test, state, lambda: train.Progress(data="")
         self.mesh, self.config, self.images = mesh, c, data[0]

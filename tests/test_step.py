@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxcifar import data, hyperparameters, optimizers, parallel, step
+from jaxcifar import batches, data, hyperparameters, optimizers, parallel, step
 from jaxcifar.rng import Stream, stream
 
 
@@ -12,7 +12,7 @@ def train_steps(config, steps_per_call, num_steps=4):
     part = data.load(config).train
     optimizer = optimizers.create(config)
     network, state = step.init_state(config, optimizer, 100, mesh)
-    call = step.make_train_call(network, optimizer, config, mesh)
+    call = step.make_train_call(network, optimizer, config, 100, mesh)
     images, labels = jax.device_put((part.images, part.labels), parallel.replicated(mesh))
     order = jax.random.permutation(stream(0, Stream.SHUFFLE), len(part))
     lrs = np.linspace(0.1, 0.01, 10, dtype=np.float32)
@@ -66,8 +66,9 @@ def test_label_smoothing_changes_the_loss_and_not_the_accuracy(small_config):
     found = []
     for smoothing in (0.0, 0.2):
         small_config.loss.label_smoothing = smoothing
-        loss_fn = jax.jit(step.make_loss(network, small_config, mesh))
-        batch = part.images[:50], part.labels[:50]
+        loss_fn = jax.jit(step.make_loss(network, small_config))
+        images = batches.normalise(part.images[:50], small_config)
+        batch = images, jax.nn.one_hot(part.labels[:50], 100)
         found.append(loss_fn(state.params, state.stats, *batch, key))
     assert float(found[0][0]) != float(found[1][0])
     assert float(found[0][1][1]["correct"]) == float(found[1][1][1]["correct"])
@@ -111,7 +112,7 @@ def test_simple_cnn_follows_pytorchs_losses_for_50_steps(small_config):
     )
     halving = torch.optim.lr_scheduler.StepLR(sgd, 20, 0.5)
 
-    call = step.make_train_call(network, optimizer, small_config, mesh)
+    call = step.make_train_call(network, optimizer, small_config, 100, mesh)
     images, labels = jax.device_put((part.images, part.labels), parallel.replicated(mesh))
     schedule = hyperparameters.create(small_config, 50)
     table = hyperparameters.tabulate(small_config, schedule, 0, 50)
@@ -137,6 +138,6 @@ def test_gradients_by_layer(small_config):
     mesh = parallel.setup(small_config)
     part = data.load(small_config).train
     network, state = step.init_state(small_config, optimizers.create(small_config), 100, mesh)
-    found = step.make_gradients(network, small_config, mesh)(state, part.images, part.labels)
+    found = step.make_gradients(network, small_config, 100)(state, part.images, part.labels)
     assert found["conv1.kernel"].shape == (3, 3, 3, 4)
     assert abs(found["fc2.bias"]).max() > 0

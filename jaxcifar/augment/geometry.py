@@ -1,0 +1,273 @@
+"""Geometric forms: what moves pixels. `torchvision.transforms.v2.functional` on one image.
+
+Every warp is one inverse affine map and one gather, so that a batch in which each image has its own
+rotation, shear or translation costs as much as one in which all are alike.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+
+import dm_pix as pix
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcifar.config import ConfigError
+
+Fill = float | Sequence[float] | None
+Matrix = tuple  # (a, b, c, d, e, f): output pixel (x, y) shows input (ax + by + c, dx + ey + f)
+
+
+def planar(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Makes a function of colour planes [3, H, W] one of an image [H, W, 3].
+
+    Rows of W values fill the CPU's vector registers where pixels of three do not, and between two
+    such functions the compiler cancels the transposes.
+    """
+
+    @functools.wraps(form)
+    def on_image(image: jax.Array, *args, **kwargs) -> jax.Array:
+        return jnp.moveaxis(form(to_planes(image), *args, **kwargs), 0, -1)
+
+    return on_image
+
+
+def to_planes(image: jax.Array) -> jax.Array:
+    """Returns the planes [3, H, W] of an image [H, W, 3].
+
+    Raises:
+        ConfigError: it is not a floating-point image of three channels.
+    """
+    image = jnp.asarray(image)
+    if image.ndim != 3 or image.shape[-1] != 3 or not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ConfigError(
+            f"augment: an image is float [H, W, 3] in [0, 1], not {image.dtype}"
+            f"{list(image.shape)}; divide uint8 by 255, and take batches with jax.vmap"
+        )
+    return jnp.moveaxis(image, -1, 0)
+
+
+def hflip(image: jax.Array) -> jax.Array:
+    """Mirrors an image [H, W, 3] left to right."""
+    return pix.flip_left_right(image)
+
+
+@planar
+def crop(image: jax.Array, top: int, left: int, height: int, width: int) -> jax.Array:
+    """Returns the window float32 [height, width, 3] of an image whose corner is at (top, left).
+    What lies outside of the image is black.
+    """
+    _, rows, columns = image.shape
+    y, x = top + np.arange(height), left + np.arange(width)
+    inside = ((y >= 0) & (y < rows))[:, None] & (x >= 0) & (x < columns)
+    window = image[:, jnp.clip(y, 0, rows - 1)[:, None], jnp.clip(x, 0, columns - 1)]
+    return jnp.where(inside, window, 0)
+
+
+@planar
+def affine(
+    image: jax.Array,
+    angle: float,
+    translate: Sequence[float],
+    scale: float,
+    shear: Sequence[float],
+    interpolation: str = "nearest",
+    fill: Fill = None,
+    center: Sequence[float] | None = None,
+) -> jax.Array:
+    """Rotates, scales, shears and translates an image [H, W, 3], keeping its size.
+
+    Args:
+        image: float32 [H, W, 3] in [0, 1].
+        angle: degrees, clockwise.
+        translate: pixels to the right and down.
+        scale: a factor above 0.
+        shear: degrees along x and along y.
+        interpolation: "nearest" or "bilinear".
+        fill: what is shown outside of the image: one value or three, in [0, 1]; None is black.
+        center: (x, y) in pixels from the top left corner; None is the image's centre.
+    """
+    _, height, width = image.shape
+    origin = (0.0, 0.0)
+    if center is not None:
+        origin = (center[0] - width * 0.5, center[1] - height * 0.5)
+    matrix = inverse_affine(origin, angle, translate, scale, shear)
+    return warp(image, matrix, interpolation, fill)
+
+
+@planar
+def rotate(
+    image: jax.Array,
+    angle: float,
+    interpolation: str = "nearest",
+    fill: Fill = None,
+    center: Sequence[float] | None = None,
+) -> jax.Array:
+    """Rotates an image [H, W, 3] by `angle` degrees counter-clockwise, keeping its size; the other
+    arguments are `affine`'s.
+    """
+    return affine.__wrapped__(image, -angle, (0, 0), 1.0, (0, 0), interpolation, fill, center)
+
+
+@planar
+def shear_x(
+    image: jax.Array, factor: float, interpolation: str = "nearest", fill: Fill = None
+) -> jax.Array:
+    """Shears an image [H, W, 3] along x about its top left corner: row y moves left by
+    `factor * y` pixels. As torchvision's RandAugment does it; `fill` as in `affine`.
+    """
+    return warp(image, shear_x_matrix(factor, image.shape[1]), interpolation, fill)
+
+
+@planar
+def shear_y(
+    image: jax.Array, factor: float, interpolation: str = "nearest", fill: Fill = None
+) -> jax.Array:
+    """Shears an image [H, W, 3] along y about its top left corner: column x moves up by
+    `factor * x` pixels. As torchvision's RandAugment does it; `fill` as in `affine`.
+    """
+    return warp(image, shear_y_matrix(factor, image.shape[2]), interpolation, fill)
+
+
+@planar
+def translate_x(
+    image: jax.Array, pixels: float, interpolation: str = "nearest", fill: Fill = None
+) -> jax.Array:
+    """Moves an image [H, W, 3] to the right; `fill` as in `affine`."""
+    return warp(image, (1.0, 0.0, -pixels, 0.0, 1.0, 0.0), interpolation, fill)
+
+
+@planar
+def translate_y(
+    image: jax.Array, pixels: float, interpolation: str = "nearest", fill: Fill = None
+) -> jax.Array:
+    """Moves an image [H, W, 3] down; `fill` as in `affine`."""
+    return warp(image, (1.0, 0.0, 0.0, 0.0, 1.0, -pixels), interpolation, fill)
+
+
+def erase(image: jax.Array, i: int, j: int, h: int, w: int, v: jax.Array) -> jax.Array:
+    """Returns an image [H, W, 3] with `v` in the rectangle of h rows and w columns whose top left
+    corner is at row i, column j.
+
+    Args:
+        image: float32 [H, W, 3] in [0, 1].
+        i: the first row; it and the next three may be traced integers.
+        j: the first column.
+        h: rows.
+        w: columns.
+        v: the value: one, three, or a patch [h, w, 3].
+    """
+    row, column = np.arange(image.shape[0]) - i, np.arange(image.shape[1]) - j
+    inside = ((row >= 0) & (row < h))[:, None] & (column >= 0) & (column < w)
+    v = jnp.asarray(v, image.dtype)
+    v = v.reshape((1,) * (3 - v.ndim) + v.shape)
+    patch = v[jnp.clip(row, 0, v.shape[0] - 1)][:, jnp.clip(column, 0, v.shape[1] - 1)]
+    return jnp.where(inside[..., None], patch, image)
+
+
+def inverse_affine(
+    center: Sequence[float],
+    angle: float,
+    translate: Sequence[float],
+    scale: float,
+    shear: Sequence[float],
+) -> Matrix:
+    """Returns the matrix from output to input of `affine`, about the image's centre.
+
+    Python numbers are worked out in float64, as torchvision does; traced ones in float32.
+    """
+    rotation, shear_along_x, shear_along_y = (_radians(value) for value in (angle, *shear))
+    tangent = _call("tan", shear_along_x)
+    a = _call("cos", rotation - shear_along_y) / _call("cos", shear_along_y)
+    b = -(a * tangent + _call("sin", rotation))
+    c = _call("sin", rotation - shear_along_y) / _call("cos", shear_along_y)
+    d = _call("cos", rotation) - c * tangent
+    a, b, c, d = d / scale, -b / scale, -c / scale, a / scale
+    x, y = center[0] + translate[0], center[1] + translate[1]
+    return (a, b, center[0] - a * x - b * y, c, d, center[1] - c * x - d * y)
+
+
+def shear_x_matrix(factor: float, height: int) -> Matrix:
+    """Returns the matrix from output to input of `shear_x`, about the image's centre."""
+    return (1.0, factor, factor * (height * 0.5), 0.0, 1.0, 0.0)
+
+
+def shear_y_matrix(factor: float, width: int) -> Matrix:
+    """Returns the matrix from output to input of `shear_y`, about the image's centre."""
+    return (1.0, 0.0, 0.0, factor, 1.0, factor * (width * 0.5))
+
+
+def warp(
+    planes: jax.Array, matrix: Matrix, interpolation: str = "nearest", fill: Fill = None
+) -> jax.Array:
+    """Returns planes [C, H, W] as seen through `matrix`, whose coordinates start at the centre."""
+    _, height, width = planes.shape
+    x = _source(matrix[:3], width, height, width)
+    y = _source(matrix[3:], height, height, width)
+    colour = None if fill is None else jnp.broadcast_to(jnp.asarray(fill), (3,))[:, None, None]
+    if interpolation == "nearest":
+        values, inside = _pixels(planes, jnp.round(y), jnp.round(x))
+        return jnp.where(inside, values, 0.0 if colour is None else colour)
+    if interpolation != "bilinear":
+        raise ConfigError(f"interpolation={interpolation!r} must be 'nearest' or 'bilinear'")
+    top, left = jnp.floor(y), jnp.floor(x)
+    down, right = y - top, x - left
+    mixed, coverage = jnp.zeros_like(planes), jnp.zeros_like(x)
+    for row, column, weight in (
+        (top, left, (1 - down) * (1 - right)),
+        (top, left + 1, (1 - down) * right),
+        (top + 1, left, down * (1 - right)),
+        (top + 1, left + 1, down * right),
+    ):
+        values, inside = _pixels(planes, row, column)
+        weight = jnp.where(inside, weight, 0.0)
+        mixed, coverage = mixed + weight * values, coverage + weight
+    # torchvision weighs border pixels by their coverage twice when there is a fill, once otherwise.
+    return mixed if colour is None else (mixed - colour) * coverage + colour
+
+
+def _pixels(planes: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the values [C, H, W] at whole coordinates [H, W], and where they are in the image."""
+    channels, height, width = planes.shape
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    index = jnp.where(inside, y * width + x, 0).astype(jnp.int32)
+    flat = planes.reshape(channels, height * width)
+    return flat.at[:, index].get(mode="promise_in_bounds"), inside
+
+
+def _source(row: tuple, size: int, height: int, width: int) -> jax.Array:
+    """Returns one input coordinate, in pixels, of every output pixel: float32 [H, W].
+
+    Half the pixels of a row can lie exactly between two neighbours, as under a shear by 0.2. Which
+    one is nearest then hangs on rounding, so this follows torchvision's arithmetic to the bit:
+    coordinates in [-1, 1], as fma(y, b, x * a) + c. Products are split so that they are exact, and
+    come out alike whether or not the compiler contracts a multiplication and an addition.
+    """
+    half = jax.lax.optimization_barrier(jnp.float32(size * 0.5))  # or XLA multiplies by 1 / half
+    a, b, c = (jnp.asarray(value, jnp.float32) / half for value in row)
+    x = np.arange(width, dtype=np.float32) - np.float32((width - 1) * 0.5)
+    y = (np.arange(height, dtype=np.float32) - np.float32((height - 1) * 0.5))[:, None]
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    product = x * a_high + x * a_low
+    term = y * b_high
+    total = product + term
+    rest = total - product
+    error = (product - (total - rest)) + (term - rest)
+    total = total + (error + y * b_low)
+    return (total + c + 1) * (size * 0.5) - 0.5
+
+
+def _halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Splits a float32 into two of 12 significant bits each, which sum to it."""
+    bits = jax.lax.bitcast_convert_type(value, jnp.int32)
+    high = jax.lax.bitcast_convert_type(bits & np.int32(-4096), jnp.float32)
+    return high, value - high
+
+
+def _radians(degrees: float) -> float:
+    return degrees * (math.pi / 180) if isinstance(degrees, jax.Array) else math.radians(degrees)
+
+
+def _call(name: str, value: float) -> float:
+    return getattr(jnp if isinstance(value, jax.Array) else math, name)(value)

@@ -1,0 +1,276 @@
+"""Learned and random policies: RandAugment, AutoAugment, TrivialAugment and AugMix, with the
+operations, magnitudes, signs and probabilities of torchvision 0.28.
+
+Every image of a batch draws its own operation. A `lax.switch` would make a batch go through all of
+them, each with a pass of its own over the images. Here operations share formulas instead: the
+geometric ones are one gather through one matrix, four photometric ones are one blend, and the rest
+is pointwise but for a histogram.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcifar.augment import color, geometry
+from jaxcifar.augment.parse import checked
+
+_BLENDS = ("Brightness", "Contrast", "Color", "Sharpness")
+_SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *_BLENDS)
+OPS = ("Identity", *_SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
+OP = {name: number for number, name in enumerate(OPS)}
+
+# The operations that a policy draws from.
+WIDE_OPS = np.array([OP[name] for name in OPS if name != "Invert"])
+AUGMIX_OPS = np.array([OP[name] for name in OPS if name not in ("Identity", "Invert")])
+
+_AUTO_BINS = _AUGMIX_BINS = 10
+
+# Each line of a policy is two times (operation, probability, bin of its magnitude).
+_POLICIES = {
+    "cifar10": """
+        Invert .1 0, Contrast .2 6; Rotate .7 2, TranslateX .3 9; Sharpness .8 1, Sharpness .9 3;
+        ShearY .5 8, TranslateY .7 9; AutoContrast .5 0, Equalize .9 0;
+        ShearY .2 7, Posterize .3 7; Color .4 3, Brightness .6 7;
+        Sharpness .3 9, Brightness .7 9; Equalize .6 0, Equalize .5 0;
+        Contrast .6 7, Sharpness .6 5; Color .7 7, TranslateX .5 8;
+        Equalize .3 0, AutoContrast .4 0; TranslateY .4 3, Sharpness .2 6;
+        Brightness .9 6, Color .2 8; Solarize .5 2, Invert .0 0;
+        Equalize .2 0, AutoContrast .6 0; Equalize .2 0, Equalize .6 0;
+        Color .9 9, Equalize .6 0; AutoContrast .8 0, Solarize .2 8; Brightness .1 3, Color .7 0;
+        Solarize .4 5, AutoContrast .9 0; TranslateY .9 9, TranslateY .7 9;
+        AutoContrast .9 0, Solarize .8 3; Equalize .8 0, Invert .1 0;
+        TranslateY .7 9, AutoContrast .9 0""",
+    "svhn": """
+        ShearX .9 4, Invert .2 0; ShearY .9 8, Invert .7 0; Equalize .6 0, Solarize .6 6;
+        Invert .9 0, Equalize .6 0; Equalize .6 0, Rotate .9 3; ShearX .9 4, AutoContrast .8 0;
+        ShearY .9 8, Invert .4 0; ShearY .9 5, Solarize .2 6; Invert .9 0, AutoContrast .8 0;
+        Equalize .6 0, Rotate .9 3; ShearX .9 4, Solarize .3 3; ShearY .8 8, Invert .7 0;
+        Equalize .9 0, TranslateY .6 6; Invert .9 0, Equalize .6 0; Contrast .3 3, Rotate .8 4;
+        Invert .8 0, TranslateY .0 2; ShearY .7 6, Solarize .4 8; Invert .6 0, Rotate .8 4;
+        ShearY .3 7, TranslateX .9 3; ShearX .1 6, Invert .6 0; Solarize .7 2, TranslateY .6 7;
+        ShearY .8 4, Invert .8 0; ShearX .7 9, TranslateY .8 3; ShearY .8 5, AutoContrast .7 0;
+        ShearX .7 2, Invert .1 0""",
+    "imagenet": """
+        Posterize .4 8, Rotate .6 9; Solarize .6 5, AutoContrast .6 0;
+        Equalize .8 0, Equalize .6 0; Posterize .6 7, Posterize .6 6;
+        Equalize .4 0, Solarize .2 4; Equalize .4 0, Rotate .8 8; Solarize .6 3, Equalize .6 0;
+        Posterize .8 5, Equalize 1 0; Rotate .2 3, Solarize .6 8; Equalize .6 0, Posterize .4 6;
+        Rotate .8 8, Color .4 0; Rotate .4 9, Equalize .6 0; Equalize .0 0, Equalize .8 0;
+        Invert .6 0, Equalize 1 0; Color .6 4, Contrast 1 8; Rotate .8 8, Color 1 2;
+        Color .8 8, Solarize .8 7; Sharpness .4 7, Invert .6 0; ShearX .6 5, Equalize 1 0;
+        Color .4 0, Equalize .6 0; Equalize .4 0, Solarize .2 4;
+        Solarize .6 5, AutoContrast .6 0; Invert .6 0, Equalize 1 0; Color .6 4, Contrast 1 8;
+        Equalize .8 0, Equalize .6 0""",
+}
+
+
+@checked
+def randaugment(
+    key: jax.Array,
+    image: jax.Array,
+    num_ops: int = 2,
+    magnitude: int = 9,
+    num_magnitude_bins: int = 31,
+) -> jax.Array:
+    """Applies operations to an image [H, W, 3], each drawn from 14 (RandAugment; Cubuk et al. 2019,
+    arXiv:1909.13719).
+
+    Args:
+        key: a PRNG key.
+        image: float32 [H, W, 3] in [0, 1].
+        num_ops: how many, drawn independently.
+        magnitude: their strength, 0 to num_magnitude_bins - 1.
+        num_magnitude_bins: the number of strengths.
+    """
+    levels = magnitudes("standard", num_magnitude_bins, *image.shape[:2])[:, magnitude]
+    draws = jax.random.uniform(key, (2, num_ops))
+    ops = _pick(WIDE_OPS, draws[0])
+    return _apply_all(image, ops, _signed(ops, jnp.asarray(levels)[ops], draws[1]))
+
+
+@checked
+def autoaugment(key: jax.Array, image: jax.Array, policy: str = "cifar10") -> jax.Array:
+    """Applies one of a policy's 25 pairs of operations to an image [H, W, 3] (AutoAugment; Cubuk et
+    al. 2018, arXiv:1805.09501).
+
+    Args:
+        key: a PRNG key.
+        image: float32 [H, W, 3] in [0, 1].
+        policy: the data set that the policy was learned on: "cifar10", "svhn" or "imagenet".
+    """
+    ops, probabilities, bins = policy_table(policy)
+    levels = magnitudes("standard", _AUTO_BINS, *image.shape[:2])[ops, bins]
+    draws = jax.random.uniform(key, (5,))
+    line = _whole(draws[0], len(ops))
+    happen = draws[1:3] < jnp.asarray(probabilities)[line]
+    ops = jnp.where(happen, jnp.asarray(ops)[line], OP["Identity"])
+    return _apply_all(image, ops, _signed(ops, jnp.asarray(levels)[line], draws[3:5]))
+
+
+@checked
+def trivial_augment(key: jax.Array, image: jax.Array, num_magnitude_bins: int = 31) -> jax.Array:
+    """Applies one operation of random strength to an image [H, W, 3] (TrivialAugmentWide; Müller &
+    Hutter 2021, arXiv:2103.10158).
+
+    Args:
+        key: a PRNG key.
+        image: float32 [H, W, 3] in [0, 1].
+        num_magnitude_bins: the number of strengths.
+    """
+    levels = magnitudes("wide", num_magnitude_bins, *image.shape[:2])
+    draws = jax.random.uniform(key, (3, 1))
+    op = _pick(WIDE_OPS, draws[0])
+    level = jnp.asarray(levels)[op, _whole(draws[1], num_magnitude_bins)]
+    return _apply_all(image, op, _signed(op, level, draws[2]))
+
+
+@checked
+def augmix(
+    key: jax.Array,
+    image: jax.Array,
+    severity: int = 3,
+    width: int = 3,
+    depth: int = -1,
+    alpha: float = 1.0,
+) -> jax.Array:
+    """Mixes an image [H, W, 3] with several chains of operations on it (AugMix; Hendrycks et al.
+    2019, arXiv:1912.02781; torchvision's, with all operations and bilinear interpolation).
+
+    Args:
+        key: a PRNG key.
+        image: float32 [H, W, 3] in [0, 1].
+        severity: strengths are drawn from the first `severity` of 10.
+        width: the number of chains.
+        depth: operations in a chain; -1 draws 1, 2 or 3 for each.
+        alpha: of the Dirichlet distribution of the chains' weights, and of the Beta distribution
+            of the image's own.
+    """
+    levels = jnp.asarray(magnitudes("augmix", _AUGMIX_BINS, *image.shape[:2]))
+    own_key, weight_key, length_key, chain_key = jax.random.split(key, 4)
+    longest = depth if depth > 0 else 3
+    lengths = longest if depth > 0 else 1 + _whole(jax.random.uniform(length_key, (width, 1)), 3)
+    draws = jax.random.uniform(chain_key, (3, width, longest))
+    ops = jnp.where(np.arange(longest) < lengths, _pick(AUGMIX_OPS, draws[0]), OP["Identity"])
+    chosen = _signed(ops, levels[ops, _whole(draws[1], severity)], draws[2])
+    chains = jax.vmap(lambda o, c: _apply_all(image, o, c, "bilinear"))(ops, chosen)
+    own, others = jax.random.dirichlet(own_key, jnp.full(2, alpha))
+    weights = others * jax.random.dirichlet(weight_key, jnp.full(width, alpha))
+    return own * image + (weights[:, None, None, None] * chains).sum(0)
+
+
+def _apply_all(
+    image: jax.Array, ops: jax.Array, levels: jax.Array, interpolation: str = "nearest"
+) -> jax.Array:
+    """Returns an image [H, W, 3] after one operation after another; ops and levels are [N].
+
+    They run in a loop because it keeps its images in memory between operations. Unrolled, XLA on
+    the CPU computes an image again for each of its uses, and so on down the chain: a jitter after
+    two operations took 20 times as long.
+    """
+
+    def step(planes: jax.Array, op_and_level: tuple) -> tuple[jax.Array, None]:
+        return apply(planes, *op_and_level, interpolation), None
+
+    planes, _ = jax.lax.scan(step, geometry.to_planes(image), (ops, levels))
+    return jnp.moveaxis(planes, 0, -1)
+
+
+def apply(
+    planes: jax.Array, op: jax.Array, level: jax.Array, interpolation: str = "nearest"
+) -> jax.Array:
+    """Returns planes [3, H, W] after the operation OPS[op]; `op` and `level` may be traced.
+
+    The level is the operation's magnitude with its sign: a factor for shears, pixels (cut off to
+    whole ones), degrees, the factor of a blend minus 1, bits, or a threshold in [0, 1].
+    """
+
+    def only(name: str, value: jax.Array = level, otherwise: float = 0.0) -> jax.Array:
+        return jnp.where(op == OP[name], value, otherwise)
+
+    def matrix(height: int, width: int) -> tuple:
+        shears = (
+            geometry.shear_x_matrix(only("ShearX"), height),
+            geometry.shear_y_matrix(only("ShearY"), width),
+        )
+        angle = only("Rotate")
+        rotation = geometry.inverse_affine((0.0, 0.0), -angle, (0.0, 0.0), 1.0, (0.0, 0.0))
+        x, y = (only(f"Translate{axis}", jnp.trunc(level)) for axis in "XY")
+        (_, b, c, *_), (*_, d, _, f) = shears
+        return (rotation[0], rotation[1] + b, c - x, rotation[3] + d, rotation[4], f - y)
+
+    _, height, width = planes.shape
+    warped = geometry.warp(planes, matrix(height, width), interpolation)
+    grey = color.grey(planes)
+    other = jnp.where(op == OP["Contrast"], grey.mean(), grey)
+    other = jnp.where(op == OP["Brightness"], 0.0, other)
+    other = jnp.where(op == OP["Sharpness"], color.smooth(planes), other)
+    threshold = jnp.where(op == OP["Invert"], 0.0, only("Solarize", otherwise=2.0))
+    results = {
+        _SIGNED[:5]: warped,
+        _BLENDS: color.blend(planes, other, 1 + level),
+        ("Posterize",): color.keep_bits(planes, only("Posterize", otherwise=8.0)),
+        ("Solarize", "Invert"): color.solarize(planes, threshold),
+        ("AutoContrast",): color.stretch(planes),
+        ("Equalize",): color.flatten_histogram(planes),
+    }
+    for names, result in results.items():
+        planes = jnp.where(_is_among(op, names), result, planes)
+    return planes
+
+
+def magnitudes(space: str, bins: int, height: int, width: int) -> np.ndarray:
+    """Returns the magnitudes of OPS in a space ("standard": of RandAugment and AutoAugment, "wide":
+    of TrivialAugment, or "augmix"), float32 [len(OPS), bins]; 0 where there are none.
+    """
+    wide = space == "wide"
+    move = {"standard": 150 / 331, "augmix": 1 / 3}.get(space)
+    ends = {
+        "ShearX": 0.99 if wide else 0.3,
+        "ShearY": 0.99 if wide else 0.3,
+        "TranslateX": 32.0 if wide else move * width,
+        "TranslateY": 32.0 if wide else move * height,
+        "Rotate": 135.0 if wide else 30.0,
+        **dict.fromkeys(_BLENDS, 0.99 if wide else 0.9),
+    }
+    table = np.zeros((len(OPS), bins), np.float32)
+    for name, end in ends.items():
+        table[OP[name]] = _linspace(0, end, bins)
+    table[OP["Solarize"]] = _linspace(1, 0, bins)
+    most, dropped = {"standard": (8, 4), "wide": (8, 6), "augmix": (4, 4)}[space]
+    table[OP["Posterize"]] = np.round(most - np.arange(bins) / ((bins - 1) / dropped))
+    return table
+
+
+def _linspace(start: float, end: float, bins: int) -> np.ndarray:
+    """Returns torch.linspace's float32 numbers, which are counted from the nearer end: 32 / 2 comes
+    out as a little less than 16, and as a translation by 15 pixels.
+    """
+    end = float(np.float32(end))
+    step = float(np.float32(end - start) / np.float32(bins - 1))
+    place = np.arange(bins)
+    values = np.where(place < bins // 2, start + step * place, end - step * place[::-1])
+    return values.astype(np.float32)
+
+
+def policy_table(policy: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns an AutoAugment policy's operations, probabilities and bins, each [25, 2]."""
+    lines = [[entry.split() for entry in line.split(",")] for line in _POLICIES[policy].split(";")]
+    ops = np.array([[OP[name] for name, _, _ in line] for line in lines])
+    probabilities = np.array([[p for _, p, _ in line] for line in lines], np.float32)
+    return ops, probabilities, np.array([[b for _, _, b in line] for line in lines], np.int32)
+
+
+def _signed(op: jax.Array, level: jax.Array, draw: jax.Array) -> jax.Array:
+    return jnp.where(_is_among(op, _SIGNED) & (draw < 0.5), -level, level)
+
+
+def _is_among(op: jax.Array, names: tuple[str, ...]) -> jax.Array:
+    return (op[..., None] == np.array([OP[name] for name in names])).any(-1)
+
+
+def _pick(values: np.ndarray, draw: jax.Array) -> jax.Array:
+    return jnp.asarray(values)[_whole(draw, len(values))]
+
+
+def _whole(draw: jax.Array, count: int) -> jax.Array:
+    return jnp.floor(draw * count).astype(jnp.int32)

@@ -1,0 +1,58 @@
+"""Between the data set and the network: augmentation, normalisation, mixing."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcifar import augment, parallel
+from jaxcifar.augment import mix
+from jaxcifar.rng import Use
+
+
+def normalise(images: jax.Array, config: ConfigDict) -> jax.Array:
+    """Returns (images / 255 - data.mean) / data.std, float32, for uint8 images [..., 3]."""
+    return _standardise(images / jnp.float32(255), config)
+
+
+def make_prepare(
+    config: ConfigDict, num_classes: int, mesh: Mesh
+) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Returns fn(images, labels, keys) -> images, targets, which makes several steps' batches.
+
+    images uint8 [S, B, H, W, 3], labels int32 [S, B] and one key a step [S] become images float32
+    [S, B, H, W, 3], augmented (each by a key of its own), normalised and mixed, and targets
+    float32 [S, B, num_classes]. What a step gets does not depend on S; on a GPU, where the small
+    operations of augmentation are bound by launches, a large S makes few of them.
+    """
+    transform = config.augment and augment.parse(config.augment, mean=config.data.mean)
+    mixing = {
+        f"{kind}_{name}": config[kind][name]
+        for kind in ("mixup", "cutmix")
+        for name in ("prob", "alpha")
+    }
+
+    def prepare_step(images, labels, key):
+        images = images / jnp.float32(255)
+        if transform:
+            row_key = jax.vmap(jax.random.fold_in, (None, 0))
+            keys = row_key(jax.random.fold_in(key, Use.AUGMENT), jnp.arange(len(labels)))
+            images = jax.vmap(transform)(keys, images)
+        images = _standardise(images, config)
+        targets = jax.nn.one_hot(labels, num_classes)
+        if config.mixup.prob or config.cutmix.prob:
+            key = jax.random.fold_in(key, Use.MIX)
+            images, targets = mix.mix(key, images, targets, **mixing)
+        return images, targets
+
+    def prepare(images, labels, keys):
+        images, labels = parallel.split_batch(mesh, images, labels, axis=1)
+        return parallel.split_batch(mesh, *jax.vmap(prepare_step)(images, labels, keys), axis=1)
+
+    return prepare
+
+
+def _standardise(images: jax.Array, config: ConfigDict) -> jax.Array:
+    return (images - jnp.array(config.data.mean)) / jnp.array(config.data.std)

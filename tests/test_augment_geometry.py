@@ -1,0 +1,84 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from augment_reference import GEOMETRIC, cases, images, run, same_pixels
+
+from jaxcifar import augment
+from jaxcifar.config import ConfigError
+
+
+@pytest.mark.parametrize("name", GEOMETRIC)
+def test_form_is_torchvisions(name):
+    for (which, arguments, theirs), ours in zip(cases(name), run(name), strict=True):
+        assert ours.shape == theirs.shape
+        if "bilinear" in arguments:
+            assert np.abs(ours - theirs).max() <= 1, (which, arguments)
+        else:
+            assert same_pixels(ours, theirs) >= 0.995, (which, arguments)
+
+
+@pytest.mark.parametrize("name", ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"])
+def test_parameters_may_be_traced_and_differ_within_a_batch(name):
+    chosen = [case for case in cases(name) if case[0] == "square" and len(case[1]) == 1]
+    values = np.array([arguments[0] for _, arguments, _ in chosen], np.float32)
+    form = jax.vmap(getattr(augment, name), (None, 0))
+    ours = 255 * np.asarray(jax.jit(form)(images("square")[0], values))
+    for result, (_, arguments, theirs) in zip(ours, chosen, strict=True):
+        assert same_pixels(result[None], theirs[:1]) >= 0.995, arguments
+
+
+def test_crop_and_erase_take_traced_places():
+    image = images("square")[0]
+    window = jax.jit(lambda top, left: augment.crop(image, top, left, 20, 30))(-3, 4)
+    np.testing.assert_array_equal(window, augment.crop(image, -3, 4, 20, 30))
+    erased = jax.jit(lambda i, h: augment.erase(image, i, 2, h, 5, 0.5))(7, 3)
+    np.testing.assert_array_equal(erased, augment.erase(image, 7, 2, 3, 5, 0.5))
+
+
+def test_erase_with_a_patch():
+    image, patch = images("square")
+    ours = np.array(augment.erase(image, 3, 4, 10, 5, patch[:10, :5]))
+    np.testing.assert_array_equal(ours[3:13, 4:9], patch[:10, :5])
+    ours[3:13, 4:9] = image[3:13, 4:9]
+    np.testing.assert_array_equal(ours, image)
+
+
+@pytest.mark.parametrize(
+    "image", [np.zeros((32, 32, 3), np.uint8), np.zeros((2, 32, 32, 3)), np.zeros((3, 32, 32))]
+)
+def test_what_is_not_an_image_is_named(image):
+    with pytest.raises(ConfigError, match=r"float \[H, W, 3\]"):
+        augment.rotate(image, 10)
+
+
+def test_unknown_interpolation_is_named():
+    with pytest.raises(ConfigError, match="'cubic'"):
+        augment.rotate(jnp.zeros((8, 8, 3)), 10, "cubic")
+
+
+@pytest.mark.torch
+def test_random_affine_maps_agree_with_live_torchvision():
+    torch = pytest.importorskip("torch")
+    from torch_reference import torchvision
+
+    torchvision()
+    from torchvision.transforms.v2 import functional
+
+    rng = np.random.default_rng(1)
+    image = rng.integers(0, 256, (33, 40, 3), dtype=np.uint8)
+    angles, scales = rng.uniform(-180, 180, 40), rng.uniform(0.3, 2, 40)
+    moves, shears = rng.uniform(-9, 9, (40, 2)), rng.uniform(-40, 40, (40, 2))
+    ours = jax.jit(jax.vmap(augment.affine, (None, 0, 0, 0, 0)))(
+        image / np.float32(255), *(np.float32(x) for x in (angles, moves, scales, shears))
+    )
+    for number in range(40):
+        theirs = functional.affine(
+            torch.from_numpy(image).permute(2, 0, 1),
+            float(angles[number]),
+            moves[number].tolist(),
+            float(scales[number]),
+            shears[number].tolist(),
+        )
+        theirs = theirs.permute(1, 2, 0).numpy()
+        assert same_pixels(255 * np.asarray(ours[number])[None], theirs[None]) >= 0.995

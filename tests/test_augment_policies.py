@@ -1,0 +1,220 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from augment_reference import TOLERANCE, golden, images, same_pixels, tables
+
+from jaxcifar import augment
+from jaxcifar.augment import policies
+from jaxcifar.config import ConfigError
+
+OP = policies.OP
+BLENDS = ("Brightness", "Contrast", "Color", "Sharpness")
+SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *BLENDS)
+COUNT = 6000
+SIGNIFICANCE = 1e-3  # of each of the tests of randomness, which are many
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Returns a function that draws from a policy many times and returns what it would apply:
+    operations int [COUNT, N] and levels float [COUNT, N], in order.
+    """
+
+    def record(planes, op, level, interpolation="nearest"):
+        return jnp.roll(planes, 1, axis=2).at[:2, 0, 0].set(jnp.stack([op, level]))
+
+    def draws(policy, number, *arguments):
+        monkeypatch.setattr(policies, "apply", record)
+        keys = jax.random.split(jax.random.key(0), COUNT)
+        written = jax.jit(jax.vmap(lambda key: policy(key, jnp.zeros((20, 28, 3)), *arguments)))(
+            keys
+        )
+        ops_and_levels = np.asarray(written)[:, 0, :number, :2][:, ::-1]
+        return ops_and_levels[..., 0].astype(int), ops_and_levels[..., 1]
+
+    return draws
+
+
+def frequencies_fit(values, probabilities):
+    """Returns whether whole numbers come with these probabilities (chi-square)."""
+    counts = np.bincount(values.ravel(), minlength=len(probabilities))
+    possible = np.asarray(probabilities) > 0
+    assert not counts[~possible].any()
+    expected = np.asarray(probabilities)[possible] * values.size
+    return scipy.stats.chisquare(counts[possible], expected).pvalue > SIGNIFICANCE
+
+
+def uniform_over(names):
+    return np.isin(np.arange(len(OP)), [OP[name] for name in names]) / len(names)
+
+
+def test_operations_are_torchvisions():
+    applied = tables()["applied"]
+    ops = np.array([OP[name] for name, _, _ in applied])
+    levels = np.array([level for _, level, _ in applied], np.float32)
+    planes = jnp.moveaxis(images("oblong")[0], -1, 0)
+    ours = {
+        interpolation: jax.jit(
+            jax.vmap(lambda op, level, i=interpolation: policies.apply(planes, op, level, i))
+        )(ops, levels)
+        for interpolation in ("nearest", "bilinear")
+    }
+    names = {name: f"adjust_{name.lower()}" for name in BLENDS} | {"Color": "adjust_saturation"}
+    for number, (name, level, interpolation) in enumerate(applied):
+        result = 255 * np.moveaxis(np.asarray(ours[interpolation][number]), 0, -1)
+        theirs = golden()["applied"][number, 0]
+        if name in SIGNED[:5] and interpolation == "nearest":
+            assert same_pixels(result[None], theirs[None]) >= 0.995, (name, level)
+        else:
+            tolerance = TOLERANCE.get(names.get(name, name.lower()), 1)
+            assert np.abs(result - theirs).max() <= tolerance, (name, level, interpolation)
+
+
+@pytest.mark.parametrize(
+    ("space", "bins"), [("standard", 31), ("standard", 10), ("wide", 31), ("augmix", 10)]
+)
+def test_magnitudes_are_torchvisions(space, bins):
+    ours = policies.magnitudes(space, bins, 20, 28)
+    theirs = tables()[f"magnitudes {space} {bins}"]
+    for name, signed, levels in theirs:
+        assert signed == (name in SIGNED)
+        np.testing.assert_array_equal(ours[OP[name]], np.float32(levels or 0), err_msg=name)
+
+
+def test_operations_drawn_from_are_torchvisions():
+    theirs = tables()["operations"]
+    for ours, names in ((policies.WIDE_OPS, "wide"), (policies.AUGMIX_OPS, "augmix")):
+        assert sorted(policies.OPS[op] for op in ours) == sorted(theirs[names])
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
+def test_policies_are_torchvisions(policy):
+    ops, probabilities, bins = policies.policy_table(policy)
+    theirs = tables()[f"policy {policy}"]
+    assert len(theirs) == len(ops) == 25
+    for line, pair in enumerate(theirs):
+        for place, (name, probability, index) in enumerate(pair):
+            assert policies.OPS[ops[line, place]] == name
+            assert probabilities[line, place] == np.float32(probability)
+            assert bins[line, place] == (index or 0)
+
+
+def test_randaugment_draws_as_torchvision(recorded):
+    ops, levels = recorded(augment.randaugment, 2, 2, 7)
+    table = policies.magnitudes("standard", 31, 20, 28)[:, 7]
+    np.testing.assert_array_equal(np.abs(levels), table[ops])
+    wide = [name for name in OP if name != "Invert"]
+    assert frequencies_fit(ops, uniform_over(wide))
+    assert frequencies_fit(ops[:, 0] * 15 + ops[:, 1], np.outer(*[uniform_over(wide)] * 2).ravel())
+    signed = np.isin(ops, [OP[name] for name in SIGNED])
+    assert np.all(levels[~signed] >= 0)
+    assert (
+        scipy.stats.binomtest(int((levels[signed] < 0).sum()), int(signed.sum())).pvalue
+        > SIGNIFICANCE
+    )
+
+
+def test_trivial_augment_draws_as_torchvision(recorded):
+    ops, levels = recorded(augment.trivial_augment, 1)
+    assert frequencies_fit(ops, uniform_over([name for name in OP if name != "Invert"]))
+    table = policies.magnitudes("wide", 31, 20, 28)
+    signed = levels[np.isin(ops, [OP[name] for name in BLENDS])]
+    bins = np.round(np.abs(signed) / 0.99 * 30).astype(int)
+    assert frequencies_fit(bins, np.full(31, 1 / 31))
+    assert (
+        scipy.stats.binomtest(int((signed < 0).sum()), int((signed != 0).sum())).pvalue
+        > SIGNIFICANCE
+    )
+    for name in ("Posterize", "Solarize", "Rotate"):
+        found = np.abs(levels[ops == OP[name]])
+        assert set(found) == set(table[OP[name]])
+
+
+@pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
+def test_autoaugment_draws_as_torchvision(recorded, policy):
+    ops, levels = recorded(augment.autoaugment, 2, policy)
+    pairs = np.zeros((len(OP), len(OP)))
+    for (first, p, _), (second, q, _) in tables()[f"policy {policy}"]:
+        for one, chance in ((OP[first], p), (OP["Identity"], 1 - p)):
+            for other, other_chance in ((OP[second], q), (OP["Identity"], 1 - q)):
+                pairs[one, other] += chance * other_chance / 25
+    pairs[pairs < 1e-12] = 0
+    found = ops[:, 0] * len(OP) + ops[:, 1]
+    rare = pairs.ravel() * COUNT < 5  # too few to count: one class
+    lumped = np.append(np.where(rare, 0, pairs.ravel()), pairs.ravel()[rare].sum())
+    assert frequencies_fit(np.where(rare[found], len(OP) ** 2, found), lumped)
+    rotated = levels[ops == OP["Rotate"]]
+    if rotated.size:
+        assert scipy.stats.binomtest(int((rotated < 0).sum()), rotated.size).pvalue > SIGNIFICANCE
+
+
+def test_augmix_draws_as_torchvision(monkeypatch):
+    """One chain at a time: alpha so large that weights are known, operations recorded."""
+
+    def record(planes, op, level, interpolation):
+        assert interpolation == "bilinear"
+        return jnp.roll(planes, 1, axis=2).at[:2, 0, 0].set(jnp.stack([op, level]))
+
+    monkeypatch.setattr(policies, "apply", record)
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    monkeypatch.setattr(
+        jax.random, "dirichlet", lambda key, alpha: jnp.eye(len(alpha))[len(alpha) - 1]
+    )
+    written = jax.jit(jax.vmap(lambda key: augment.augmix(key, jnp.zeros((20, 28, 3)), 4, 2)))(keys)
+    ops = np.asarray(written)[:, 0, :3, 0][:, ::-1].astype(int)
+    levels = np.asarray(written)[:, 0, :3, 1][:, ::-1]
+    names = [name for name in OP if name not in ("Identity", "Invert")]
+    lengths = (ops != OP["Identity"]).sum(1)
+    assert np.all((ops != OP["Identity"]) == (np.arange(3) < lengths[:, None]))
+    assert frequencies_fit(lengths, [0, 1 / 3, 1 / 3, 1 / 3])
+    assert frequencies_fit(ops[ops != OP["Identity"]], uniform_over(names))
+    rotations = np.abs(levels[ops == OP["Rotate"]])
+    assert frequencies_fit(np.round(rotations / 30 * 9).astype(int), np.full(4, 1 / 4))
+
+
+def test_augmix_weighs_chains_by_dirichlet_and_beta(monkeypatch):
+    alpha = 0.7
+    monkeypatch.setattr(
+        policies, "apply", lambda planes, op, level, interpolation: jnp.ones_like(planes)
+    )
+    keys = jax.random.split(jax.random.key(0), 1000)
+    mixed = jax.jit(
+        jax.vmap(lambda key: augment.augmix(key, jnp.zeros((4, 4, 3)), 3, 3, 1, alpha))
+    )(keys)
+    weights = np.asarray(mixed)[:, 0, 0, 0]
+    assert scipy.stats.kstest(weights, scipy.stats.beta(alpha, alpha).cdf).pvalue > SIGNIFICANCE
+
+
+def test_images_of_a_batch_differ_in_operation_and_magnitude(recorded):
+    ops, levels = recorded(augment.trivial_augment, 1)
+    assert len(set(ops[:64].ravel())) > 8
+    assert len(set(levels[:64][ops[:64] == OP["Rotate"]])) > 1
+    assert len(set(levels.ravel())) > 200
+
+
+@pytest.mark.parametrize(
+    ("form", "arguments"),
+    [
+        (augment.randaugment, (2, 7)),
+        (augment.trivial_augment, ()),
+        (augment.autoaugment, ()),
+        (augment.augmix, ()),
+    ],
+)
+def test_results_are_images_that_differ_within_a_batch(form, arguments):
+    image = images("oblong")[0]
+    keys = jax.random.split(jax.random.key(3), 12)
+    found = np.asarray(jax.jit(jax.vmap(lambda key: form(key, image, *arguments)))(keys))
+    assert found.shape == (12, *image.shape)
+    assert found.min() >= 0
+    assert found.max() <= 1 + 1e-6
+    assert len({result.tobytes() for result in found}) > 6
+
+
+def test_mistakes_from_python_are_named():
+    with pytest.raises(ConfigError, match="magnitude=99 must be less than"):
+        augment.randaugment(jax.random.key(0), jnp.zeros((8, 8, 3)), 2, 99)
+    with pytest.raises(ConfigError, match="policy='mnist' must be one of"):
+        augment.autoaugment(jax.random.key(0), jnp.zeros((8, 8, 3)), policy="mnist")
