@@ -17,7 +17,6 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
@@ -25,6 +24,7 @@ from ml_collections import ConfigDict
 
 from jaxcifar import cache, checkpoint, models
 from jaxcifar.config import ConfigError
+from jaxcifar.models import resnet
 
 _TORCH_NAMES = {
     "kernel": "weight",
@@ -85,7 +85,7 @@ def from_torchvision(
     names. Every tensor is accounted for; num_batches_tracked is accepted and not needed.
 
     Args:
-        model: the network.
+        model: the network; may be abstract (`nnx.eval_shape`), then it is no longer.
         state_dict: arrays by name, in PyTorch's layouts.
         skip: tensors, or modules ('conv1', 'fc'), that keep the value they have in the model,
             whatever the state dict has of them.
@@ -95,24 +95,31 @@ def from_torchvision(
         ConfigError: tensors are missing, extra or wrongly shaped, or a name in `skip` is in
             neither; the message lists them all.
     """
-    arrays = _arrays(model)
     skip = tuple(skip)
-    shapes = {torch_name(n): _torch_shape(a.shape) for n, a in arrays.items()}
-    unknown = [s for s in skip if not any(_is_in(n, [s]) for n in (*shapes, *state_dict))]
+    expected = shapes(model)
+    unknown = [s for s in skip if not any(_is_in(n, [s]) for n in (*expected, *state_dict))]
     if unknown:
         raise ConfigError(f"skip names what is nowhere: {', '.join(unknown)}")
     problems = _mismatch(
-        {name: shape for name, shape in shapes.items() if not _is_in(name, skip)},
+        {name: shape for name, shape in expected.items() if not _is_in(name, skip)},
         {name: np.shape(value) for name, value in state_dict.items() if not _is_in(name, skip)},
     )
     if problems:
         raise ConfigError(f"the state dict is not this network's:\n{_describe(problems)}")
     kept = {
         name: _from_torch(np.asarray(state_dict[torch_name(name)], array.dtype))
-        for name, array in arrays.items()
+        for name, array in _leaves(model).items()
         if not _is_in(torch_name(name), skip)
     }
     nnx.update(model, models.insert(kept, nnx.to_pure_dict(nnx.state(model))))
+
+
+def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes, in PyTorch's layouts, of a ResNet's tensors by torchvision's names."""
+    return {
+        torch_name(name): tuple(leaf.shape[axis] for axis in _TORCH_AXES[len(leaf.shape)])
+        for name, leaf in _leaves(model).items()
+    }
 
 
 def torch_name(name: str) -> str:
@@ -268,7 +275,7 @@ def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = ""
         raise ConfigError(f"{str(directory)!r} exists already; choose another --output")
     state_dict = read(path)
     description = _recognise(state_dict, path)
-    model = models.create(**description, rngs=nnx.Rngs(0))
+    model = _abstract(description)
     from_torchvision(model, state_dict)
     about = {
         "model": description,
@@ -348,6 +355,10 @@ def pretrained(config: ConfigDict, num_classes: int) -> dict[str, np.ndarray]:
     return kept
 
 
+def _abstract(description: dict[str, Any]) -> nnx.Module:
+    return nnx.eval_shape(lambda: models.create(**description, rngs=nnx.Rngs(0)))
+
+
 def _recognise(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> dict[str, Any]:
     """Returns the arguments of `models.create` for the network whose state dict this is."""
     kernel = np.shape(state_dict.get("conv1.weight", ()))
@@ -374,9 +385,7 @@ def _recognise(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) ->
     found = {name: np.shape(value) for name, value in state_dict.items()}
     problems = {}
     for name in models.RESNETS:
-        model = nnx.eval_shape(lambda name=name: models.create(name, **common, rngs=nnx.Rngs(0)))
-        shapes = {torch_name(n): _torch_shape(a.shape) for n, a in _shapes(model).items()}
-        problems[name] = _mismatch(shapes, found)
+        problems[name] = _mismatch(shapes(_abstract({"name": name, **common})), found)
         if not problems[name]:
             return {"name": name, **common}
     nearest = min(problems, key=lambda name: sum(map(len, problems[name].values())))
@@ -425,20 +434,16 @@ def _is_in(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def _torch_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(shape[axis] for axis in _TORCH_AXES[len(shape)])
-
-
 def _from_torch(array: np.ndarray) -> np.ndarray:
     return np.transpose(array, np.argsort(_TORCH_AXES[array.ndim]))
 
 
-def _shapes(model: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns the model's parameters and statistics by path, as they are: abstract ones too."""
-    if not hasattr(model, "layer4"):
+def _leaves(model: nnx.Module) -> dict[str, Any]:
+    """Returns a ResNet's parameters and statistics by path, as they are: abstract ones too."""
+    if not isinstance(model, resnet.ResNet):
         raise ValueError(f"torchvision has no {type(model).__name__}: only ResNets can be mapped")
     return models.flatten(nnx.to_pure_dict(nnx.state(model)))
 
 
 def _arrays(model: nnx.Module) -> dict[str, np.ndarray]:
-    return {name: np.asarray(value) for name, value in _shapes(model).items()}
+    return {name: np.asarray(leaf) for name, leaf in _leaves(model).items()}

@@ -18,7 +18,7 @@ from jaxcifar.config import ConfigError
 _CONFIG = flags.DEFINE_string("config", None, "the experiment's file, such as configs/part3.py")
 _OUTPUT = flags.DEFINE_string("output", None, "the .png file to write")
 
-COLUMNS, ZOOM, LABEL_WIDTH, GAP = 12, 2, 330, 4
+COLUMNS, SAMPLES, ZOOM, LABEL_WIDTH, GAP = 12, 4, 2, 330, 4
 
 # One line for every transform, strong enough to be seen.
 EXAMPLES = (
@@ -78,13 +78,14 @@ def main(overrides: list[str]) -> int:
 
     images = data.load(config).train.images[:COLUMNS] / np.float32(255)
     key = stream(config.seed, Stream.STEP)
-    samples = [(f"augment, sample {i + 1}", config.augment) for i in range(4)]
-    rows = [("original", images)]
-    for number, (label, line) in enumerate([*samples, *((line, line) for line in EXAMPLES)]):
-        if line:
-            transform = augment.parse(line, mean=config.data.mean)
+    rows, number = [("original", images)], 0
+    for line, samples in ((config.augment, SAMPLES), *((line, 1) for line in EXAMPLES)):
+        transform = jax.jit(jax.vmap(augment.parse(line, mean=config.data.mean)))
+        for sample in range(samples if line else 0):
+            label = f"augment, sample {sample + 1}" if samples > 1 else line
             keys = jax.random.split(jax.random.fold_in(key, number), len(images))
-            rows.append((label, np.asarray(jax.jit(jax.vmap(transform))(keys, images))))
+            rows.append((label, np.asarray(transform(keys, images))))
+            number += 1
     output = pathlib.Path(_OUTPUT.value)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -116,5 +117,10 @@ def draw(rows):
     return picture
 
 
-if __name__ == "__main__":
+def launch() -> None:
+    """Runs the command."""
     cli.launch(main, __doc__, (_CONFIG, _OUTPUT), keys=config_lib.describe())
+
+
+if __name__ == "__main__":
+    launch()

@@ -13,7 +13,7 @@ def test_default_is_valid_and_complete():
     assert set(config_lib.describe().split()) >= {f"--config.{n}=0" for n in ("data.limit",)}
 
 
-@pytest.mark.parametrize("name", ["part1", "quickstart"])
+@pytest.mark.parametrize("name", ["part1", "part2", "part3", "part3_as_logged", "quickstart"])
 def test_shipped_configs_load(name, pytestconfig):
     config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
 
@@ -121,6 +121,11 @@ def test_override_parses_by_type(name, text, value):
         ("schedule.cooldown", "-1", "0 or more"),
         ("schedule.min_lr", "-1", "0 or more"),
         ("schedule.eps", "-1", "0 or more"),
+        ("model.head", "mlp", "has no effect with model.name='simple_cnn'"),
+        ("model.pretrained", "torchvision", "set model.name to 'resnet18' or"),
+        ("model.head_hidden", "(64,)", "has no effect with model.head='linear'"),
+        ("model.head_hidden", "()", "one or more whole numbers"),
+        ("model.head_dropout", "(0.5, 1.0)", "numbers in [0, 1)"),
     ],
 )
 def test_mistakes_are_named(name, text, said):
@@ -148,6 +153,17 @@ def test_keys_that_do_not_go_together(settings, said):
     for name, text in settings.items():
         config_lib.override(config, name, text)
     with pytest.raises(ConfigError, match=said):
+def test_the_mlp_head_needs_a_dropout_rate_for_each_layer():
+    config = config_lib.default()
+    config.model.name = "resnet18"
+    config.model.head = "mlp"
+    config_lib.validate(config)
+    config.model.head_hidden = (64,)
+    with pytest.raises(ConfigError, match="one rate more"):
+        config_lib.validate(config)
+    config.model.dropout = 0.1
+    config.model.head_hidden = (512, 256)
+    with pytest.raises(ConfigError, match="model.dropout=0.1 has no effect"):
         config_lib.validate(config)
 
 

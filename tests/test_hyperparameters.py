@@ -59,6 +59,15 @@ def test_cosine_and_one_cycle_span_the_run_without_its_warm_up():
     assert found["momentum"](0) == 0.95
 
 
+@pytest.mark.parametrize(("name", "logged"), [("part3", 5.006e-8), ("part3_as_logged", 0.0005113)])
+def test_part3_ends_as_it_should_and_as_it_did(name, logged, pytestconfig):
+    """On 40,000 images; the second number is in the study's log."""
+    config = config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
+    schedule = hyperparameters.create(config, steps_per_epoch=313)
+    end = hyperparameters.interval(config, epoch=50, step=50 * 313)
+    assert schedule["lr"](end) == pytest.approx(logged, rel=1e-4)
+
+
 def test_one_cycle_can_count_steps_and_be_stepped_by_epoch():
     """As the study's run did: see configs/part3_as_logged.py."""
     config = configured(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxcifar import config as config_lib
 from jaxcifar import models
 from jaxcifar.models import layers
 
@@ -64,6 +65,57 @@ def test_dropout_acts_in_training_only_and_follows_its_key():
     model.eval()
     np.testing.assert_array_equal(model(images), models.apply_eval(network, params, stats, images))
     assert model(images).dtype == jnp.float32
+
+
+def test_config_knows_the_same_networks():
+    assert config_lib.SCHEMA["model.name"].valid == "one of " + ", ".join(map(repr, models.NAMES))
+
+
+def plain_batch_norm(x, scale, bias):
+    axes = tuple(range(x.ndim - 1))
+    return (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5) * scale + bias
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (3, 4, 4, 5)])
+def test_batch_norms_gradient_is_that_of_its_formula(shape):
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x, weight = rng.normal(3, 2, (2, *shape))
+        scale, bias = rng.normal(size=(2, 5))
+        ours, theirs = (
+            jax.grad(lambda *args, f=f: (f(*args) * weight).sum(), argnums=(0, 1, 2))(
+                x, scale, bias
+            )
+            for f in (lambda *args: layers._batch_norm(*args, 1e-5)[0], plain_batch_norm)
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs
+        )
+
+
+def test_batch_norm_is_exact_far_from_zero_and_its_statistics_follow_pytorchs_rule():
+    """Mean 1000, standard deviation 1: as a difference of squares the variance would be lost."""
+    x = np.random.default_rng(0).normal(1000, 1, (64, 3)).astype(np.float32)
+    norm = layers.BatchNorm(3)
+    y = norm(x)
+    exact = x.astype(np.float64)
+    centred = exact - exact.mean(0)
+    np.testing.assert_allclose(y, centred / np.sqrt(exact.var(0) + 1e-5), atol=2e-4)
+    np.testing.assert_allclose(norm.mean[...], 0.1 * exact.mean(0), rtol=1e-6)
+    np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * exact.var(0, ddof=1), rtol=1e-5)
+    norm.eval()
+    np.testing.assert_allclose(
+        norm(x), (exact - norm.mean[...]) / np.sqrt(norm.var[...] + 1e-5), rtol=1e-5
+    )
+
+
+def test_batch_norm_takes_a_single_row_and_half_precision():
+    norm = layers.BatchNorm(3, dtype=jnp.bfloat16)
+    y = norm(jnp.ones((1, 3), jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, 0)
+    np.testing.assert_allclose(norm.var[...], 0.9)
+    assert norm.var[...].dtype == jnp.float32
 
 
 @pytest.mark.torch

@@ -1,11 +1,15 @@
+import functools
+import os
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch_reference
 from flax import nnx
 from golden import make_resnet
 
-from jaxcifar import models, weights
+from jaxcifar import data, models, optimizers, parallel, train, weights
 
 TOLERANCE = {"resnet18": 1e-5, "resnet34": 1e-4, "resnet50": 1e-4}
 STATISTICS_TOLERANCE = {"resnet18": 1e-4, "resnet34": 1e-4, "resnet50": 1e-3}
@@ -18,19 +22,20 @@ def golden():
 
 def create(name, stem, head, *, width=None, dtype=jnp.float32):
     """Our network of the golden files' sizes, without dropout, and the weights drawn for it."""
-    model = models.create(
-        name,
-        num_classes=make_resnet.NUM_CLASSES,
-        rngs=nnx.Rngs(0),
-        width=width,
-        stem=stem,
-        head=head,
-        head_hidden=make_resnet.MLP_HIDDEN,
-        head_dropout=(0.0, 0.0, 0.0),
-        dtype=dtype,
+    model = nnx.eval_shape(
+        lambda: models.create(
+            name,
+            num_classes=make_resnet.NUM_CLASSES,
+            rngs=nnx.Rngs(0),
+            width=width,
+            stem=stem,
+            head=head,
+            head_hidden=make_resnet.MLP_HIDDEN,
+            head_dropout=(0.0, 0.0, 0.0),
+            dtype=dtype,
+        )
     )
-    state = weights.to_torchvision(model)
-    drawn = make_resnet.draw_weights({name: value.shape for name, value in state.items()})
+    drawn = make_resnet.draw_weights(weights.shapes(model))
     weights.from_torchvision(model, drawn)
     return model, drawn
 
@@ -85,3 +90,150 @@ def test_running_statistics_are_torchvisions_after_five_updates(golden, case):
     np.testing.assert_array_less(
         abs(ours - theirs).max(axis=1), STATISTICS_TOLERANCE[case[0]] * theirs[:, -1]
     )
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "case",
+    [
+        ("resnet18", "cifar", "mlp"),
+        ("resnet18", "imagenet", "linear"),
+        ("resnet34", "imagenet", "mlp"),
+        ("resnet50", "cifar", "mlp"),
+        ("resnet50", "imagenet", "linear"),
+    ],
+    ids="-".join,
+)
+def test_a_training_step_is_torchvisions_in_float64(case):
+    """Logits, running statistics and the gradient of every parameter, with hardly any rounding
+    for a mistake to hide behind.
+    """
+    torch = pytest.importorskip("torch")
+    theirs = make_resnet.build(torch_reference.torchvision(), *case, width=4)
+    images = make_resnet.images(case[1], size=4)[:, :, 16:, 16:]
+    labels = np.arange(4)
+    with jax.enable_x64(True):
+        model, drawn = create(*case, width=4, dtype=jnp.float64)
+        network, *arrays = models.split(model)
+
+        def loss_fn(params, stats, images):
+            logits, stats = models.apply_train(network, params, stats, images, jax.random.key(0))
+            each = jax.nn.log_softmax(logits)[np.arange(4), labels]
+            return -each.mean(), (logits, stats)
+
+        fast_to_compile = {"xla_backend_optimization_level": 0}
+        step = jax.jit(jax.grad(loss_fn, has_aux=True), compiler_options=fast_to_compile)
+        arrays = jax.tree.map(lambda x: np.asarray(x, np.float64), (*arrays, nhwc(images)))
+        grads, (logits, stats) = step(*arrays)
+        ours = weights.to_torchvision(nnx.merge(network.train, grads, stats))
+
+    make_resnet.set_weights(theirs, drawn)
+    theirs.double().train()
+    outputs = theirs(torch.from_numpy(images).double())
+    torch.nn.functional.cross_entropy(outputs, torch.from_numpy(labels)).backward()
+    assert_near(logits, outputs.detach().numpy(), 1e-10)
+    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    expected |= {name: value for name, value in theirs.named_buffers() if "running" in name}
+    assert set(expected) == set(ours)
+    for name, value in expected.items():
+        if abs(value).max() < 1e-15:  # a bias in front of BatchNorm: the gradient is rounding
+            assert abs(ours[name]).max() < 1e-15
+        else:
+            assert_near(ours[name], value.numpy(), 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "num_classes", "count"),
+    [
+        ("resnet18", "imagenet", 1000, 11_689_512),
+        ("resnet34", "imagenet", 1000, 21_797_672),
+        ("resnet50", "imagenet", 1000, 25_557_032),
+        ("resnet18", "cifar", 100, 11_220_132),
+    ],
+)
+def test_parameter_counts_are_torchvisions(name, stem, num_classes, count):
+    model = nnx.eval_shape(
+        lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0), stem=stem)
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(models.split(model)[1])) == count
+
+
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_initialisation_is_torchvisions_and_pytorchs_where_layers_are_replaced(stem):
+    create = functools.partial(models.create, "resnet18", num_classes=100, width=32, head="mlp")
+    model = nnx.jit(lambda: create(rngs=nnx.Rngs(0), stem=stem))()
+    state = weights.to_torchvision(model)
+    for name, values in state.items():
+        if name == "conv1.weight" and stem == "cifar":  # Conv2d's default
+            expect_uniform(values, 27**-0.5)
+        elif values.ndim == 4:  # kaiming_normal_(mode="fan_out", nonlinearity="relu")
+            std = (2 / (values.shape[0] * values[0, 0].size)) ** 0.5
+            assert abs(values.mean()) < 5 * std / values.size**0.5
+            assert abs(values.std() / std - 1) < 5 / (2 * values.size) ** 0.5
+            assert abs(values).max() > 3 * std  # not truncated
+        elif values.ndim == 2:
+            expect_uniform(values, values.shape[1] ** -0.5)
+            expect_uniform(state[name.replace("weight", "bias")], values.shape[1] ** -0.5)
+        elif f"{name.rpartition('.')[0]}.running_var" in state:
+            np.testing.assert_array_equal(values, name.endswith(("weight", "running_var")))
+
+
+def expect_uniform(values, bound):
+    """U(-b, b) has mean 0 and standard deviation b / sqrt(3): within five standard errors."""
+    assert abs(values).max() <= bound
+    assert abs(values.mean()) < 5 * bound / (3 * values.size) ** 0.5
+    assert abs(values.std() / bound - 3**-0.5) < 5 * 0.27 / values.size**0.5
+
+
+def test_the_mlp_heads_dropout_acts_in_training_only_and_follows_its_key():
+    create = functools.partial(models.create, "resnet18", num_classes=10, width=4, head="mlp")
+    model = nnx.jit(lambda: create(rngs=nnx.Rngs(0)))()
+    network, params, stats = models.split(model)
+    images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
+    train = jax.jit(lambda key: models.apply_train(network, params, stats, images, key)[0])
+    first, again, other = (np.asarray(train(jax.random.key(k))) for k in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+    kinds = [type(layer).__name__ for layer in model.fc]
+    assert kinds == ["BatchNorm", "Dropout", "Linear"] + 2 * [
+        "BatchNorm",
+        type(nnx.relu).__name__,
+        "Dropout",
+        "Linear",
+    ]
+    assert [layer.rate for layer in model.fc if isinstance(layer, nnx.Dropout)] == [0.5, 0.3, 0.2]
+    assert first.dtype == jnp.float32
+    assert first.shape == (8, 10)
+    model.eval()
+    assert all(layer.deterministic for layer in model.fc if isinstance(layer, nnx.Dropout))
+
+
+def test_unknown_stems_and_heads_are_named():
+    for wrong in ({"stem": "cifr"}, {"head": "mpl"}):
+        with pytest.raises(ValueError, match=r"cifr|mpl"):
+            models.create("resnet18", num_classes=10, rngs=nnx.Rngs(0), **wrong)
+
+
+@pytest.mark.real_data
+def test_full_width_resnet18_takes_steps_on_real_images(small_config, tmp_path):
+    root = os.environ.get("JAXCIFAR_REAL_DATA")
+    if not root:
+        pytest.skip("$JAXCIFAR_REAL_DATA names no image folder")
+    small_config.data.name = "folder"
+    small_config.data.dir = root
+    small_config.model.name = "resnet18"
+    small_config.model.width = 0
+    mesh = parallel.setup(small_config)
+    part = data.load(small_config).train
+    optimizer = optimizers.create(small_config)
+    network, state = train.init_state(small_config, optimizer, len(part.class_names), mesh)
+    step = train.make_train_call(network, optimizer, small_config, mesh)
+    rows = np.arange(small_config.batch_size, dtype=np.int32)
+    images, labels = part.images[rows], part.labels[rows]
+    losses = []
+    for _ in range(6):
+        lrs = np.full(1, 0.05, np.float32)
+        key = jax.random.key(0)
+        state, sums = step(state, images, labels, rows, lrs, key, 0, steps=1, batch_size=len(rows))
+        losses.append(float(sums["loss"] / sums["count"]))
+    assert losses[-1] < losses[0] - 0.5

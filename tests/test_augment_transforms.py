@@ -1,0 +1,261 @@
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+from jaxcifar import augment
+from jaxcifar.augment import geometry, transforms
+from jaxcifar.config import CIFAR_MEAN, CIFAR_STD, ConfigError
+
+COUNT = 4000
+SIGNIFICANCE = 1e-3  # of each of the tests of randomness, which are many
+
+
+def draw(form, image, *arguments, **named):
+    """Returns a form's results on one image for COUNT keys."""
+    keys = jax.random.split(jax.random.key(0), COUNT)
+    return np.asarray(jax.jit(jax.vmap(lambda k: form(k, image, *arguments, **named)))(keys))
+
+
+def is_uniform(values, low, high):
+    assert low <= values.min()
+    assert values.max() <= high
+    return (
+        scipy.stats.kstest(values, scipy.stats.uniform(low, high - low).cdf).pvalue > SIGNIFICANCE
+    )
+
+
+def is_uniform_over(values, count):
+    counts = np.bincount(np.asarray(values, int).ravel(), minlength=count)
+    assert len(counts) == count
+    return scipy.stats.chisquare(counts).pvalue > SIGNIFICANCE
+
+
+def coordinates(height, width):
+    """Returns an image whose red is the row + 1 and green the column + 1, in 100ths."""
+    rows, columns = np.mgrid[1 : height + 1, 1 : width + 1] / np.float32(100)
+    return jnp.stack([jnp.float32(rows), jnp.float32(columns), jnp.zeros((height, width))], -1)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """Returns a function that makes a module's function return its arguments after the image, as
+    one row, and draws.
+    """
+
+    def draws(module, name, form, shape, *arguments):
+        def record(image, *values):
+            leaves = [x for x in jax.tree.leaves(values) if not isinstance(x, str)]
+            return jnp.stack([jnp.asarray(leaf, jnp.float32) for leaf in leaves])
+
+        monkeypatch.setattr(module, name, record)
+        return draw(form, jnp.zeros(shape), *arguments)
+
+    return draws
+
+
+def test_random_crop_draws_every_window_alike():
+    found = draw(augment.random_crop, coordinates(10, 12), (8, 11), (2, 1))
+    top = np.round(found[:, 4, 5, 0] * 100).astype(int) - 5 + 1  # one row of padding
+    left = np.round(found[:, 4, 5, 1] * 100).astype(int) - 6 + 2  # two columns
+    assert is_uniform_over(top * 6 + left, 5 * 6)
+    for image, y, x in zip(found[:30], top, left, strict=False):
+        expected = augment.crop(coordinates(10, 12), y - 1, x - 2, 8, 11)
+        np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric"])
+def test_random_crop_pads_as_numpy(mode):
+    image = np.asarray(coordinates(6, 5))
+    found = augment.random_crop(jax.random.key(0), image, (11, 11), (1, 2, 5, 3), mode)
+    sides = ((2, 3), (1, 5), (0, 0))
+    if mode == "reflect":
+        sides, found = ((2, 3), (1, 4), (0, 0)), found[:, :10]
+    np.testing.assert_array_equal(found, np.pad(image, sides, mode=mode))
+
+
+def test_random_crop_larger_than_the_image_is_refused():
+    with pytest.raises(ConfigError, match="size=41 is larger than the padded image, 40 × 40"):
+        augment.random_crop(jax.random.key(0), jnp.zeros((32, 32, 3)), 41, 4)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_random_flip_has_its_probability(p):
+    image = coordinates(3, 4)
+    found = draw(augment.random_flip, image, p)
+    flipped = (found == np.asarray(image)[:, ::-1]).all((1, 2, 3))
+    assert np.all(flipped | (found == np.asarray(image)).all((1, 2, 3)))
+    assert scipy.stats.binomtest(int(flipped.sum()), COUNT, p).pvalue > SIGNIFICANCE
+
+
+def test_color_jitter_draws_factors_and_order_as_torchvision(recorded):
+    found = recorded(
+        transforms, "_jitter", augment.color_jitter, (4, 4, 3), 0.2, 1.5, (0.3, 0.4), 0.1
+    )
+    factors, order = found[:, 0, :], found[:, 1, :].astype(int)
+    for values, (low, high) in zip(
+        factors.T, ((0.8, 1.2), (0, 2.5), (0.3, 0.4), (-0.1, 0.1)), strict=True
+    ):
+        assert is_uniform(values, low - 1e-6, high + 1e-6)
+    orders = {order: number for number, order in enumerate(itertools.permutations(range(4)))}
+    assert is_uniform_over([orders[tuple(row)] for row in order], 24)
+
+
+def test_color_jitter_is_the_four_adjustments_in_the_order_drawn():
+    image = jax.random.uniform(jax.random.key(0), (8, 8, 3))
+    factors = jnp.array([1.2, 0.7, 1.4, 0.1])
+    forms = (
+        augment.adjust_brightness,
+        augment.adjust_contrast,
+        augment.adjust_saturation,
+        augment.adjust_hue,
+    )
+    for order in ((0, 1, 2, 3), (3, 1, 0, 2), (2, 3, 0, 1)):
+        expected = image
+        for which in order:
+            expected = forms[which](expected, factors[which])
+        found = transforms._jitter(image, factors, jnp.array(order))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_color_jitter_without_arguments_leaves_images():
+    image = jax.random.uniform(jax.random.key(0), (8, 8, 3))
+    found = augment.color_jitter(jax.random.key(1), image)
+    np.testing.assert_allclose(found, image, atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [10, (20, 90)])
+def test_random_rotation_draws_a_uniform_angle(monkeypatch, degrees):
+    monkeypatch.setattr(geometry, "rotate", lambda image, angle, *_: angle)
+    found = draw(augment.random_rotation, jnp.zeros((4, 4, 3)), degrees)
+    assert is_uniform(found, *((-10, 10) if degrees == 10 else degrees))
+
+
+def test_random_affine_draws_as_torchvision(monkeypatch):
+    monkeypatch.setattr(
+        geometry,
+        "affine",
+        lambda image, angle, move, scale, shear, *_: jnp.stack([angle, *move, scale, *shear]),
+    )
+    image = jnp.zeros((20, 30, 3))
+    found = draw(augment.random_affine, image, 15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))
+    angle, right, down, scale, shear_x, shear_y = found.T
+    assert is_uniform(angle, -15, 15)
+    for move, most in ((right, 3), (down, 5)):  # rounded: the ends are half as likely
+        probabilities = np.array([0.5, *[1] * (2 * most - 1), 0.5]) / (2 * most)
+        counts = np.bincount((move + most).astype(int), minlength=2 * most + 1)
+        assert scipy.stats.chisquare(counts, COUNT * probabilities).pvalue > SIGNIFICANCE
+    assert is_uniform(scale, 0.8, 1.1)
+    assert is_uniform(shear_x, -5, 10)
+    assert is_uniform(shear_y, 2, 3)
+    found = draw(augment.random_affine, image, (5, 6), None, None, 4)
+    np.testing.assert_array_equal(found[:, [1, 2, 5]], 0)
+    np.testing.assert_array_equal(found[:, 3], 1)
+    assert is_uniform(found[:, 4], -4, 4)
+
+
+def erasing_rectangles(count, height, width, scale, ratio):
+    """Returns RandomErasing's (i, j, h, w) by its definition, drawn one by one."""
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(count):
+        for _ in range(10):
+            area = height * width * rng.uniform(*scale)
+            aspect = np.exp(rng.uniform(*np.log(ratio)))
+            h, w = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
+            if h < height and w < width:
+                found.append((rng.integers(height - h + 1), rng.integers(width - w + 1), h, w))
+                break
+        else:
+            found.append((0, 0, 0, 0))
+    return np.array(found)
+
+
+@pytest.mark.parametrize(
+    ("scale", "ratio"), [((0.02, 0.33), (0.3, 3.3)), ((0.6, 1.0), (0.1, 10.0))]
+)
+def test_random_erasing_draws_as_torchvision(recorded, scale, ratio):
+    found = recorded(
+        geometry, "erase", augment.random_erasing, (16, 24, 3), 1.0, scale, ratio, 0.5
+    )[:, :4].astype(int)
+    found[found[:, 2] == 0] = 0
+    found[found[:, 3] == 0] = 0
+    expected = erasing_rectangles(COUNT, 16, 24, scale, ratio)
+    for ours, theirs in zip(found.T, expected.T, strict=True):
+        table = np.array([np.bincount(side, minlength=25) for side in (ours, theirs)])
+        table = table[:, table.sum(0) > 10]
+        assert scipy.stats.chi2_contingency(table).pvalue > SIGNIFICANCE
+
+
+def test_random_erasing_has_its_probability_and_paints_the_mean():
+    image = jnp.full((16, 16, 3), 2.0)
+    found = draw(augment.random_erasing, image, 0.3)
+    painted = found != 2
+    happened = painted.any((1, 2, 3))
+    assert scipy.stats.binomtest(int(happened.sum()), COUNT, 0.3).pvalue > SIGNIFICANCE
+    for channel, mean in enumerate(CIFAR_MEAN):
+        np.testing.assert_allclose(found[..., channel][painted[..., channel]], mean, rtol=1e-6)
+    sides = painted.any(2).sum(1), painted.any(1).sum(1)
+    np.testing.assert_array_equal(painted.sum((1, 2)), sides[0] * sides[1])
+
+
+def test_random_erasing_with_noise():
+    image = jnp.full((16, 16, 3), 2.0)
+    found = draw(augment.random_erasing, image, 1.0, value="random")
+    for channel in range(3):
+        values = found[..., channel][found[..., channel] != 2]
+        noise = scipy.stats.norm(CIFAR_MEAN[channel], CIFAR_STD[channel])
+        inside = (values > 0) & (values < 1)
+        expected = noise.cdf(1) - noise.cdf(0)
+        assert abs(inside.mean() - expected) < 5 * (0.25 / values.size) ** 0.5
+        assert abs(np.median(values) - CIFAR_MEAN[channel]) < 0.01
+
+
+def test_cutout_centres_are_uniform_and_cut_off_at_the_border():
+    found = draw(augment.cutout, jnp.full((8, 10, 3), 2.0), 4, 0.0)
+    painted = (found == 0).all(-1)
+    assert painted.any((1, 2)).all()
+    rows, columns = painted.any(2), painted.any(1)
+    np.testing.assert_array_equal(painted, rows[:, :, None] & columns[:, None])
+    for sides in (rows, columns):
+        length = sides.shape[1]
+        ends = np.stack([sides.argmax(1), length - sides[:, ::-1].argmax(1)], 1)
+        spans = [(max(c - 2, 0), min(c + 2, length)) for c in range(length)]
+        assert is_uniform_over([spans.index(tuple(end)) for end in ends], length)
+
+
+@pytest.mark.torch
+def test_erasing_and_affine_draw_as_live_torchvision(recorded):
+    torch = pytest.importorskip("torch")
+    from torch_reference import torchvision
+
+    torchvision()
+    from torchvision.transforms import v2
+
+    torch.manual_seed(0)
+    image = torch.zeros((3, 16, 24))
+    theirs = v2.RandomErasing()
+    theirs = [theirs.make_params([image]) for _ in range(1000)]
+    ours = recorded(geometry, "erase", augment.random_erasing, (16, 24, 3), 1.0)
+    for column, name in enumerate("ijhw"):
+        expected = [params[name] for params in theirs]
+        pvalue = scipy.stats.ks_2samp(ours[:, column], expected).pvalue
+        assert pvalue > SIGNIFICANCE, name
+    affine = v2.RandomAffine(15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))
+    theirs = [affine.make_params([image]) for _ in range(1000)]
+    ours = recorded(
+        geometry,
+        "affine",
+        augment.random_affine,
+        (16, 24, 3),
+        15,
+        (0.1, 0.25),
+        (0.8, 1.1),
+        (-5, 10, 2, 3),
+    )
+    theirs = [[p["angle"], *p["translate"], p["scale"], *p["shear"]] for p in theirs]
+    for found, expected in zip(ours[:, :6].T, np.array(theirs).T, strict=True):
+        assert scipy.stats.ks_2samp(found, expected).pvalue > SIGNIFICANCE
