@@ -153,6 +153,9 @@ def test_keys_that_do_not_go_together(settings, said):
     for name, text in settings.items():
         config_lib.override(config, name, text)
     with pytest.raises(ConfigError, match=said):
+        config_lib.validate(config)
+
+
 def test_the_mlp_head_needs_a_dropout_rate_for_each_layer():
     config = config_lib.default()
     config.model.name = "resnet18"
@@ -163,7 +166,7 @@ def test_the_mlp_head_needs_a_dropout_rate_for_each_layer():
         config_lib.validate(config)
     config.model.dropout = 0.1
     config.model.head_hidden = (512, 256)
-    with pytest.raises(ConfigError, match="model.dropout=0.1 has no effect"):
+    with pytest.raises(ConfigError, match=r"model\.dropout=0\.1 has no effect"):
         config_lib.validate(config)
 
 

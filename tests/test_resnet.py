@@ -9,7 +9,7 @@ import torch_reference
 from flax import nnx
 from golden import make_resnet
 
-from jaxcifar import data, models, optimizers, parallel, train, weights
+from jaxcifar import data, models, optimizers, parallel, step, weights
 
 TOLERANCE = {"resnet18": 1e-5, "resnet34": 1e-4, "resnet50": 1e-4}
 STATISTICS_TOLERANCE = {"resnet18": 1e-4, "resnet34": 1e-4, "resnet50": 1e-3}
@@ -226,14 +226,17 @@ def test_full_width_resnet18_takes_steps_on_real_images(small_config, tmp_path):
     mesh = parallel.setup(small_config)
     part = data.load(small_config).train
     optimizer = optimizers.create(small_config)
-    network, state = train.init_state(small_config, optimizer, len(part.class_names), mesh)
-    step = train.make_train_call(network, optimizer, small_config, mesh)
+    num_classes = len(part.class_names)
+    network, state = step.init_state(small_config, optimizer, num_classes, mesh)
+    call = step.make_train_call(network, optimizer, small_config, num_classes, mesh)
     rows = np.arange(small_config.batch_size, dtype=np.int32)
     images, labels = part.images[rows], part.labels[rows]
     losses = []
     for _ in range(6):
-        lrs = np.full(1, 0.05, np.float32)
+        table = {"lr": np.full(1, 0.05, np.float32), "momentum": np.full(1, 0.9, np.float32)}
         key = jax.random.key(0)
-        state, sums = step(state, images, labels, rows, lrs, key, 0, steps=1, batch_size=len(rows))
+        state, sums = call(
+            state, images, labels, rows, table, key, 0, steps=1, batch_size=len(rows)
+        )
         losses.append(float(sums["loss"] / sums["count"]))
     assert losses[-1] < losses[0] - 0.5

@@ -14,7 +14,7 @@ import torch_reference
 from flax import nnx
 from golden import make_resnet
 
-from jaxcifar import checkpoint, models, optimizers, parallel, train, weights, workdir
+from jaxcifar import checkpoint, models, optimizers, parallel, step, train, weights, workdir
 from jaxcifar.config import ConfigError
 
 WIDTH = 8
@@ -150,7 +150,7 @@ def test_a_port_knows_its_network_and_keeps_every_bit(name, tmp_path):
 
 def init_state(config, num_classes):
     mesh = parallel.setup(config)
-    return train.init_state(config, optimizers.create(config), num_classes, mesh)
+    return step.init_state(config, optimizers.create(config), num_classes, mesh)
 
 
 @pytest.mark.parametrize("width", [0, WIDTH])
