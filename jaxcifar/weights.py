@@ -228,24 +228,27 @@ def download(name: str) -> pathlib.Path:
         ConfigError: it cannot be downloaded, or is not the file that is expected.
     """
     import huggingface_hub
+    from huggingface_hub.utils import logging
 
     source = TORCHVISION[name]
-    log = huggingface_hub.utils.logging
-    verbosity = log.get_verbosity()
-    log.set_verbosity_error()  # its retries; what counts is said below
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # its retries; what counts is said below
     try:
         path = huggingface_hub.hf_hub_download(
             source.repo, "model.safetensors", revision=source.revision
         )
     except OSError as error:  # all of the hub's errors, and a full disk
+        why = _line(error)
+        if isinstance(error, FileNotFoundError | ConnectionError):
+            why = "no connection"
         raise ConfigError(
-            f"the weights cannot be downloaded from https://huggingface.co/{source.repo} "
-            f"({type(error).__name__}); offline: fetch model.safetensors from there on another "
-            "machine, run scripts/port_torchvision.py --input=model.safetensors --output=DIR, and "
-            "train with --config.model.pretrained=DIR"
+            f"the weights cannot be downloaded from https://huggingface.co/{source.repo} ({why}); "
+            "offline: fetch model.safetensors from there on another machine, run "
+            "scripts/port_torchvision.py --input=model.safetensors --output=DIR, and train with "
+            "--config.model.pretrained=DIR"
         ) from error
     finally:
-        log.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
     if sha256(path) != source.sha256:
         raise ConfigError(
             f"{path!r} is not the expected file: its sha256 is {sha256(path)}, not "

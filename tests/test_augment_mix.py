@@ -10,7 +10,7 @@ from jaxcifar.augment.mix import mix
 
 SIZE = 8
 SIGNIFICANCE = 1e-3  # of each of the tests of randomness
-IMAGES = np.broadcast_to(np.arange(SIZE, dtype=np.float32)[:, None, None, None], (SIZE, 12, 16, 3))
+IMAGES = np.broadcast_to(np.arange(SIZE, dtype=np.float32)[:, None, None, None], (SIZE, 12, 16, 1))
 TARGETS = np.eye(SIZE, dtype=np.float32)
 
 

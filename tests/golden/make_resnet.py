@@ -105,7 +105,7 @@ def set_weights(net, weights: dict[str, np.ndarray]) -> None:
     """Loads a drawn state dict into a network, strictly."""
     import torch
 
-    tensors = {name: torch.from_numpy(values) for name, values in weights.items()}
+    tensors = {name: torch.tensor(values) for name, values in weights.items()}
     net.load_state_dict(tensors, strict=True)
 
 
