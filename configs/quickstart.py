@@ -1,4 +1,10 @@
-"""The first run: Part 1's network on 15,000 drawn images, without any download. About a minute."""
+"""The first run: Part 3's recipe, narrow, short and without any download. Two or three minutes.
+
+The network is Part 3's ResNet-18 with a tenth of its width, from random weights; the images are
+drawn. Fewer steps want less regularisation than 50 epochs do: a plain head, no mixup.
+"""
+
+import pathlib
 
 from ml_collections import ConfigDict
 
@@ -6,10 +12,11 @@ from jaxcifar import config as config_lib
 
 
 def get_config() -> ConfigDict:
-    config = config_lib.default()
+    config = config_lib.load(str(pathlib.Path(__file__).with_name("part3.py")))
     config.data.name = "synthetic100"
-    config.data.synthetic_size = 15_000
+    config.data.synthetic_size = 10_000
     config.num_epochs = 8
     config.batch_size = 64
-    config.optimizer.lr = 0.03
+    config.model.width = 8
+    config.model.pretrained = ""
     return config

@@ -242,9 +242,12 @@ def make_train_epoch(
     shuffle_key, step_key = (stream(config.seed, s) for s in (Stream.SHUFFLE, Stream.STEP))
     steps_per_call = config.steps_per_call or (1 if jax.default_backend() == "cpu" else 64)
 
+    compiled = False
+
     def train_epoch(
         state: TrainState, progress: Progress, table: dict[str, np.ndarray], stop: list
     ) -> TrainState:
+        nonlocal compiled
         order = shuffle(jax.random.fold_in(shuffle_key, progress.epoch))
         started, images_before = time.perf_counter(), progress.totals.get("count", 0)
         first_step = progress.epoch * len(table["lr"])
@@ -268,6 +271,11 @@ def make_train_epoch(
             if pending:  # read the call before, while the device works on this one
                 read(pending, index)
             pending = sums
+            if not compiled:
+                jax.block_until_ready(sums)
+                seconds = time.perf_counter() - started
+                tracker.say(f"compiled and made the first step in {seconds:.1f} s")
+                compiled = True
             progress.index = index + steps
             if stop:
                 break
