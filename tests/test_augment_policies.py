@@ -13,6 +13,7 @@ OP = policies.OP
 BLENDS = ("Brightness", "Contrast", "Color", "Sharpness")
 SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *BLENDS)
 COUNT = 6000
+_DRAWN = {}
 SIGNIFICANCE = 1e-3  # of each of the tests of randomness, which are many
 
 
@@ -26,13 +27,16 @@ def recorded(monkeypatch):
         return jnp.roll(planes, 1, axis=2).at[:2, 0, 0].set(jnp.stack([op, level]))
 
     def draws(policy, number, *arguments):
+        if (policy, arguments) in _DRAWN:
+            return _DRAWN[policy, arguments]
         monkeypatch.setattr(policies, "apply", record)
         keys = jax.random.split(jax.random.key(0), COUNT)
         written = jax.jit(jax.vmap(lambda key: policy(key, jnp.zeros((20, 28, 3)), *arguments)))(
             keys
         )
         ops_and_levels = np.asarray(written)[:, 0, :number, :2][:, ::-1]
-        return ops_and_levels[..., 0].astype(int), ops_and_levels[..., 1]
+        _DRAWN[policy, arguments] = ops_and_levels[..., 0].astype(int), ops_and_levels[..., 1]
+        return _DRAWN[policy, arguments]
 
     return draws
 
@@ -132,8 +136,8 @@ def test_trivial_augment_draws_as_torchvision(recorded):
         assert set(found) == set(table[OP[name]])
 
 
-@pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
-def test_autoaugment_draws_as_torchvision(recorded, policy):
+def test_autoaugment_draws_as_torchvision(recorded):
+    policy = "imagenet"
     ops, levels = recorded(augment.autoaugment, 2, policy)
     pairs = np.zeros((len(OP), len(OP)))
     for (first, p, _), (second, q, _) in tables()[f"policy {policy}"]:
@@ -146,8 +150,7 @@ def test_autoaugment_draws_as_torchvision(recorded, policy):
     lumped = np.append(np.where(rare, 0, pairs.ravel()), pairs.ravel()[rare].sum())
     assert frequencies_fit(np.where(rare[found], len(OP) ** 2, found), lumped)
     rotated = levels[ops == OP["Rotate"]]
-    if rotated.size:
-        assert scipy.stats.binomtest(int((rotated < 0).sum()), rotated.size).pvalue > SIGNIFICANCE
+    assert scipy.stats.binomtest(int((rotated < 0).sum()), rotated.size).pvalue > SIGNIFICANCE
 
 
 def test_augmix_draws_as_torchvision(monkeypatch):
@@ -194,21 +197,14 @@ def test_images_of_a_batch_differ_in_operation_and_magnitude(recorded):
     assert len(set(levels.ravel())) > 200
 
 
-@pytest.mark.parametrize(
-    ("form", "arguments"),
-    [
-        (augment.randaugment, (2, 7)),
-        (augment.augmix, (3, 2, 2)),
-    ],
-)
-def test_results_are_images_that_differ_within_a_batch(form, arguments):
+def test_results_are_images_that_differ_within_a_batch():
     image = images("oblong")[0]
     keys = jax.random.split(jax.random.key(3), 12)
-    found = np.asarray(jax.jit(jax.vmap(lambda key: form(key, image, *arguments)))(keys))
+    found = np.asarray(jax.jit(jax.vmap(lambda key: augment.randaugment(key, image, 2, 7)))(keys))
     assert found.shape == (12, *image.shape)
     assert found.min() >= 0
-    assert found.max() <= 1 + 1e-6
-    assert len({result.tobytes() for result in found}) > 6
+    assert found.max() <= 1
+    assert len({result.tobytes() for result in found}) > 9
 
 
 def test_mistakes_from_python_are_named():
