@@ -214,6 +214,42 @@ def test_unknown_stems_and_heads_are_named():
             models.create("resnet18", num_classes=10, rngs=nnx.Rngs(0), **wrong)
 
 
+@pytest.mark.torch
+def test_a_narrow_resnet_follows_pytorchs_losses_for_3_steps(small_config):
+    """Part 2's SGD on identical batches. Beyond a few steps rounding takes over: a ReLU flips."""
+    torch = pytest.importorskip("torch")
+    theirs = make_resnet.build(
+        torch_reference.torchvision(), "resnet18", "cifar", "linear", width=8
+    )
+    small_config.model.name = "resnet18"
+    small_config.model.width = 8
+    small_config.optimizer.lr = 0.005
+    mesh = parallel.setup(small_config)
+    part = data.load(small_config).train
+    images, labels = part.images[:150], part.labels[:150] % make_resnet.NUM_CLASSES
+    optimizer = optimizers.create(small_config)
+    network, state = step.init_state(small_config, optimizer, make_resnet.NUM_CLASSES, mesh)
+    start = weights.to_torchvision(nnx.merge(network.train, state.params, state.stats))
+    make_resnet.set_weights(theirs, start)
+    given = small_config.optimizer
+    sgd = torch.optim.SGD(
+        theirs.parameters(), given.lr, momentum=given.momentum, weight_decay=given.weight_decay
+    )
+    call = step.make_train_call(network, optimizer, small_config, make_resnet.NUM_CLASSES, mesh)
+    table = {"lr": np.full(3, given.lr, np.float32), "momentum": np.full(3, 0.9, np.float32)}
+    order, key = np.arange(150), jax.random.key(0)
+    for index in range(3):
+        state, sums = call(state, images, labels, order, table, key, index, steps=1, batch_size=50)
+        rows = slice(50 * index, 50 * index + 50)
+        batch = (images[rows] / 255.0 - small_config.data.mean) / small_config.data.std
+        batch = torch.tensor(batch.transpose(0, 3, 1, 2), dtype=torch.float32)
+        loss = torch.nn.functional.cross_entropy(theirs(batch), torch.tensor(labels[rows]).long())
+        sgd.zero_grad()
+        loss.backward()
+        sgd.step()
+        assert float(sums["loss"]) / 50 == pytest.approx(loss.item(), abs=1e-4)
+
+
 @pytest.mark.real_data
 def test_full_width_resnet18_takes_steps_on_real_images(small_config, tmp_path):
     root = os.environ.get("JAXCIFAR_REAL_DATA")

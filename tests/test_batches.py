@@ -1,0 +1,59 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxcifar import batches, parallel
+
+PART3 = (
+    "random_crop(32, padding=4) | random_flip | randaugment(2, 7)"
+    " | color_jitter(0.2, 0.2, 0.2, 0.1) | random_rotation(10) | random_erasing(0.05)"
+)
+
+
+@pytest.fixture
+def images_and_labels():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (4, 12, 32, 32, 3), dtype=np.uint8)
+    return images, rng.integers(0, 10, (4, 12), dtype=np.int32)
+
+
+def prepare(config, images, labels):
+    """Prepares the batches of steps 0, 1, ... of a run."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(len(images)))
+    return jax.jit(batches.make_prepare(config, 10, parallel.setup(config)))(images, labels, keys)
+
+
+def test_plain_batches_are_normalised_images(small_config, images_and_labels):
+    images, labels = images_and_labels
+    found, targets = prepare(small_config, images, labels)
+    expected = (images / 255 - np.array(small_config.data.mean)) / np.array(small_config.data.std)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_array_equal(targets.argmax(-1), labels)
+    np.testing.assert_allclose(batches.normalise(images, small_config), expected, atol=1e-5)
+
+
+def test_what_a_step_gets_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):
+    """To float rounding, which differs between two compiled programs."""
+    small_config.augment = PART3
+    small_config.mixup.prob = small_config.cutmix.prob = 0.5
+    images, labels = images_and_labels
+    together = prepare(small_config, images, labels)
+    for step in (1, 2):
+        alone = prepare(small_config, images[: step + 1], labels[: step + 1])
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_allclose(a[step], b[step], atol=1e-4)
+
+
+def test_every_image_is_augmented_by_itself_and_anew_each_step(small_config):
+    small_config.augment = PART3
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    images = np.broadcast_to(image, (2, 12, 32, 32, 3))
+    found, _ = prepare(small_config, images, np.zeros((2, 12), np.int32))
+    assert len({np.asarray(x).tobytes() for x in found.reshape(24, -1)}) == 24
+
+
+def test_mixing_mixes_targets_with_the_images(small_config, images_and_labels):
+    small_config.mixup.prob = 1.0
+    _, targets = prepare(small_config, *images_and_labels)
+    np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
+    assert ((targets > 0).sum(-1) == 2).any()
