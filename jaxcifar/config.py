@@ -102,8 +102,15 @@ SCHEMA: dict[str, Key] = {
     "seed": Key(42, "seed of everything random", "0 to 2**32 - 1", lambda v: 0 <= v < 2**32),
     "num_epochs": Key(5, "passes over the training images", **_at_least(1)),
     "batch_size": Key(128, "images in a training step, over all devices", **_at_least(1)),
+    "dtype": Key(
+        "float32",
+        "what layers compute in; parameters and statistics are float32",
+        **_one_of("float32", "bfloat16"),
+    ),
     "steps_per_call": Key(
-        0, "training steps that one device call makes (0: 1 on CPU, 64 elsewhere)", **_at_least(0)
+        0,
+        "training steps that one device call makes (0: 1 on CPU, up to 64 elsewhere)",
+        **_at_least(0),
     ),
     "data.name": Key(
         "cifar100", "the data set", **_one_of("cifar100", "cifar10", "synthetic100", "folder")

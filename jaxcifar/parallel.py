@@ -7,12 +7,15 @@ that everybody runs.
 """
 
 import contextlib
+import math
+import os
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxcifar import cache
+from jaxcifar.config import ConfigError
 
 MAX_CPU_DEVICES = 4
 
@@ -37,6 +40,25 @@ def num_cpu_devices(config: ConfigDict) -> int:
     if config.parallel.cpu_devices:
         return config.parallel.cpu_devices
     return max(n for n in range(1, MAX_CPU_DEVICES + 1) if config.batch_size % n == 0)
+
+
+def check_fits(mesh: Mesh, num_bytes: int) -> None:
+    """Checks that every device has room for `num_bytes` of data, with as much again to work in.
+
+    Raises:
+        ConfigError: it has not; the message gives the numbers.
+    """
+    device = mesh.devices.flat[0]
+    if device.platform == "cpu":  # virtual devices share the machine's memory
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // mesh.size
+    else:
+        stats = device.memory_stats() or {}
+        free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
+    if 2 * num_bytes > free:
+        raise ConfigError(
+            f"the images take {num_bytes / 1e9:.2f} GB on each of {mesh.size} devices, and as much "
+            f"again is needed to train, but a device has {free / 1e9:.2f} GB free; use fewer images"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

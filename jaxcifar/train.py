@@ -80,6 +80,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     # Data, once onto every device
     mesh = parallel.setup(config)
     splits = data.load(config)
+    parallel.check_fits(mesh, sum(part.images.nbytes for part in splits))
     train, val, test = (
         jax.device_put((part.images, part.labels), parallel.replicated(mesh)) for part in splits
     )
@@ -240,14 +241,18 @@ def make_train_epoch(
         out_shardings=parallel.replicated(mesh),
     )
     shuffle_key, step_key = (stream(config.seed, s) for s in (Stream.SHUFFLE, Stream.STEP))
-    steps_per_call = config.steps_per_call or (1 if jax.default_backend() == "cpu" else 64)
+    full_steps = len(labels) // config.batch_size
+    steps_per_call = config.steps_per_call or choose_steps_per_call(
+        full_steps, jax.default_backend()
+    )
 
-    compiled = False
+    programs: dict[tuple[int, int], jax.stages.Compiled] = {}  # by steps and batch size
+    is_first = True
 
     def train_epoch(
         state: TrainState, progress: Progress, table: dict[str, np.ndarray], stop: list
     ) -> TrainState:
-        nonlocal compiled
+        nonlocal is_first
         order = shuffle(jax.random.fold_in(shuffle_key, progress.epoch))
         started, images_before = time.perf_counter(), progress.totals.get("count", 0)
         first_step = progress.epoch * len(table["lr"])
@@ -265,17 +270,20 @@ def make_train_epoch(
         for index, steps, size in plan(
             len(labels), config.batch_size, steps_per_call, progress.index
         ):
-            state, sums = train_call(
-                state, images, labels, order, table, step_key, index, steps=steps, batch_size=size
-            )
+            inputs = (state, images, labels, order, table, step_key, index)
+            if (steps, size) not in programs:
+                lowered = train_call.lower(*inputs, steps=steps, batch_size=size)
+                programs[steps, size] = lowered.compile()
+            state, sums = programs[steps, size](*inputs)
             if pending:  # read the call before, while the device works on this one
                 read(pending, index)
             pending = sums
-            if not compiled:
+            if is_first:
+                is_first = False
+                tracker.say(_memory(programs[steps, size], images.nbytes))
                 jax.block_until_ready(sums)
                 seconds = time.perf_counter() - started
                 tracker.say(f"compiled and made the first step in {seconds:.1f} s")
-                compiled = True
             progress.index = index + steps
             if stop:
                 break
@@ -283,6 +291,18 @@ def make_train_epoch(
         return state
 
     return train_epoch
+
+
+def choose_steps_per_call(full_steps: int, platform: str) -> int:
+    """Returns how many of an epoch's full steps one device call makes.
+
+    On a CPU 1: XLA runs convolutions inside a loop very slowly there. Elsewhere up to 64, so that
+    the host is out of the way; a divisor, where there is one above 15, to compile one length only.
+    """
+    if platform == "cpu":
+        return 1
+    divisors = [n for n in range(16, 65) if full_steps % n == 0]
+    return max(divisors, default=64)
 
 
 def plan(
@@ -298,6 +318,18 @@ def plan(
         index += steps
     if rest and index == full:
         yield index, 1, rest
+
+
+def _memory(program: jax.stages.Compiled, data_bytes: int) -> str:
+    """Returns what a training program needs of each device's memory, in words."""
+    found = program.memory_analysis()
+    data, inputs, temporary = (
+        size / 1e6 for size in (data_bytes, found.argument_size_in_bytes, found.temp_size_in_bytes)
+    )
+    return (
+        f"memory on each device: {data:,.0f} MB training images, {inputs - data:,.0f} MB state, "
+        f"{temporary:,.0f} MB for a step"
+    )
 
 
 def _check_finite(loss: float, which: str, epoch: int, step: int, lr: float) -> None:

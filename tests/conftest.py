@@ -12,6 +12,7 @@ from PIL import Image
 from jaxcifar import config as config_lib
 
 jax.config.update("jax_num_cpu_devices", 8)
+jax.devices()  # start JAX, or the first run under test would choose another number
 jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 in comparisons on a GPU
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from jaxcifar import config as config_lib
 from jaxcifar import parallel
+from jaxcifar.config import ConfigError
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(128, 4), (100, 4), (50, 2), (9, 3), (7, 1)])
@@ -22,3 +23,10 @@ def test_a_batch_of_any_size_can_be_split(rows):
     x = jax.device_put(np.arange(20.0), parallel.replicated(mesh))
     (out,) = jax.jit(lambda x: parallel.split_batch(mesh, x[:rows] * 2))(x)
     np.testing.assert_array_equal(out, np.arange(rows) * 2.0)
+
+
+def test_data_that_does_not_fit_is_refused_with_the_numbers():
+    mesh = parallel.setup(config_lib.default())
+    parallel.check_fits(mesh, 1000)
+    with pytest.raises(ConfigError, match=r"take 1000000\.00 GB on each of \d+ devices"):
+        parallel.check_fits(mesh, 10**15)

@@ -1,14 +1,19 @@
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AxisType
 
 from jaxcifar import batches, data, hyperparameters, optimizers, parallel, step
 from jaxcifar.rng import Stream, stream
 
 
-def train_steps(config, steps_per_call, num_steps=4):
+def train_steps(config, steps_per_call, num_steps=4, devices=None):
     """Returns the state after some steps, and the sums of their metrics."""
     mesh = parallel.setup(config)
+    if devices:
+        mesh = jax.make_mesh(
+            (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+        )
     part = data.load(config).train
     optimizer = optimizers.create(config)
     network, state = step.init_state(config, optimizer, 100, mesh)
@@ -40,6 +45,25 @@ def test_steps_per_call_changes_rounding_only(small_config):
     assert int(one.step) == int(four.step) == 4
     assert loss_one == pytest.approx(loss_four, rel=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, four.params)
+
+
+@pytest.mark.parametrize("batch_size", [48, 13])
+def test_the_number_of_devices_changes_rounding_only(small_config, batch_size):
+    """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. SGD on
+    a narrow ResNet for 2 steps: rounding has not grown yet.
+    """
+    small_config.batch_size = batch_size
+    small_config.model.name = "resnet18"
+    small_config.model.head = "mlp"
+    small_config.augment = "random_crop(32, padding=4) | random_flip"
+    small_config.mixup.prob = 0.5
+    states = [train_steps(small_config, 1, 2, devices)[0] for devices in (1, 2, 8)]
+    for other in states[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4 * max(1, abs(a).max())),
+            states[0].model,
+            other.model,
+        )
 
 
 def test_the_average_follows_its_formula_and_leaves_training_alone(small_config):

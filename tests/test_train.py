@@ -180,6 +180,13 @@ def test_plan_covers_every_image_once(num_images, steps_per_call, index):
     assert sum(steps for _, steps, _ in calls) == math.ceil(num_images / 50) - index
 
 
+@pytest.mark.parametrize(
+    ("full_steps", "platform", "steps"), [(312, "cpu", 1), (312, "gpu", 52), (313, "gpu", 64)]
+)
+def test_steps_per_call_is_chosen_for_the_platform(full_steps, platform, steps):
+    assert train.choose_steps_per_call(full_steps, platform) == steps
+
+
 def test_second_signal_acts_at_once():
     with train._stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)

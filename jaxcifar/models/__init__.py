@@ -89,6 +89,7 @@ def from_config(config: ConfigDict, *, num_classes: int, rngs: nnx.Rngs) -> nnx.
         head_hidden=given.head_hidden,
         head_dropout=given.head_dropout,
         dropout=given.dropout,
+        dtype=jnp.dtype(config.dtype),
     )
 
 
