@@ -1,4 +1,3 @@
-import functools
 import os
 
 import jax
@@ -10,6 +9,7 @@ from flax import nnx
 from golden import make_resnet
 
 from jaxcifar import data, models, optimizers, parallel, step, weights
+from jaxcifar.models import resnet
 
 TOLERANCE = {"resnet18": 1e-5, "resnet34": 1e-4, "resnet50": 1e-4}
 STATISTICS_TOLERANCE = {"resnet18": 1e-4, "resnet34": 1e-4, "resnet50": 1e-3}
@@ -20,8 +20,8 @@ def golden():
     return np.load(make_resnet.PATH)
 
 
-def create(name, stem, head, *, width=None, dtype=jnp.float32):
-    """Our network of the golden files' sizes, without dropout, and the weights drawn for it."""
+def create(name, stem, head, *, width=None, dropout=(0.0, 0.0, 0.0), dtype=jnp.float32):
+    """Our network of the golden files' sizes, with the weights drawn for it, and these."""
     model = nnx.eval_shape(
         lambda: models.create(
             name,
@@ -31,7 +31,7 @@ def create(name, stem, head, *, width=None, dtype=jnp.float32):
             stem=stem,
             head=head,
             head_hidden=make_resnet.MLP_HIDDEN,
-            head_dropout=(0.0, 0.0, 0.0),
+            head_dropout=dropout,
             dtype=dtype,
         )
     )
@@ -79,7 +79,7 @@ def test_running_statistics_are_torchvisions_after_five_updates(golden, case):
     model, _ = create(*case)
     network, params, stats = models.split(model)
     apply = jax.jit(
-        lambda p, s, images: models.apply_train(network, p, s, images, jax.random.key(0))[1]
+        lambda p, s, images: models.apply_train(network, p, s, images, jax.random.key(0))[1],
     )
     for batch in range(1, 6):
         stats = apply(params, stats, nhwc(make_resnet.images(case[1], batch, size=8)))
@@ -160,8 +160,15 @@ def test_parameter_counts_are_torchvisions(name, stem, num_classes, count):
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_initialisation_is_torchvisions_and_pytorchs_where_layers_are_replaced(stem):
-    create = functools.partial(models.create, "resnet18", num_classes=100, width=32, head="mlp")
-    model = nnx.jit(lambda: create(rngs=nnx.Rngs(0), stem=stem))()
+    model = resnet.ResNet(
+        block=resnet.BasicBlock,
+        depths=(1, 1, 1, 1),
+        num_classes=100,
+        rngs=nnx.Rngs(0),
+        width=32,
+        stem=stem,
+        head="mlp",
+    )
     state = weights.to_torchvision(model)
     for name, values in state.items():
         if name == "conv1.weight" and stem == "cifar":  # Conv2d's default
@@ -186,12 +193,11 @@ def expect_uniform(values, bound):
 
 
 def test_the_mlp_heads_dropout_acts_in_training_only_and_follows_its_key():
-    create = functools.partial(models.create, "resnet18", num_classes=10, width=4, head="mlp")
-    model = nnx.jit(lambda: create(rngs=nnx.Rngs(0)))()
-    network, params, stats = models.split(model)
-    images = jax.random.normal(jax.random.key(1), (8, 32, 32, 3))
-    train = jax.jit(lambda key: models.apply_train(network, params, stats, images, key)[0])
-    first, again, other = (np.asarray(train(jax.random.key(k))) for k in (1, 1, 2))
+    model, _ = create("resnet18", "cifar", "mlp", width=4, dropout=(0.5, 0.3, 0.2))
+    network, *arrays = models.split(model)
+    images = nhwc(make_resnet.images("cifar", size=8))
+    apply = jax.jit(lambda *args: models.apply_train(network, *args)[0])
+    first, again, other = (np.asarray(apply(*arrays, images, jax.random.key(k))) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     kinds = [type(layer).__name__ for layer in model.fc]
