@@ -54,8 +54,11 @@ class Ours:
     """jaxcifar's side: what a benchmark process does when it is asked."""
 
     def __init__(self, arrays: list[np.ndarray]):
-        """Keeps the arrays; `prepare` chooses what is measured."""
+        """Keeps the arrays and starts the devices; `prepare` chooses what is measured."""
+        from jaxcifar import config, parallel
+
         self.arrays = arrays
+        self.mesh = parallel.setup(config.default())
 
     def prepare(self, part: int, batch_size: int, train_images: int, augment: bool) -> dict:
         """Compiles a recipe's training and evaluation, and runs each once."""
@@ -71,7 +74,7 @@ class Ours:
         c.dtype = "bfloat16" if on_gpu else "float32"
         if not augment:
             c.augment = ""
-        mesh = parallel.setup(c)
+        mesh = self.mesh
         optimizer = optimizers.create(c)
         network, state = step.init_state(c, optimizer, NUM_CLASSES, mesh)
         pairs = (self.arrays[0][:train_images], self.arrays[1][:train_images]), self.arrays[2:]
@@ -85,7 +88,7 @@ class Ours:
         )
         self.evaluate_fn = evaluate.make_evaluate(network, c, mesh)
         self.test, self.state, self.new_progress = test, state, lambda: train.Progress(data="")
-        self.mesh, self.config, self.images = mesh, c, data[0]
+        self.config, self.images = c, data[0]
         self.epoch()
         return {"steps": steps}
 
