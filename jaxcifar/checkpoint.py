@@ -48,10 +48,13 @@ class Checkpoints:
         self._managers["best"].wait_until_finished()
 
     def restore_last(self, like: State) -> tuple[State, dict] | None:
-        """Returns the newest state that can be read, or None if there is none.
+        """Returns the newest state that can be read, or None if none was saved.
 
         Args:
             like: arrays or `jax.ShapeDtypeStruct`s with the shapes and shardings to restore to.
+
+        Raises:
+            ConfigError: states were saved, and none can be read.
         """
         steps = sorted(self._managers["last"].all_steps(), reverse=True)
         for step in steps:
@@ -62,6 +65,11 @@ class Checkpoints:
                 print(
                     f"The checkpoint of step {step} cannot be read ({reason}); trying older ones."
                 )
+        if steps:
+            raise ConfigError(
+                "none of the run's last checkpoints can be read; restore them from a backup, or "
+                "--fresh moves the run aside and starts over"
+            )
         return None
 
     def restore_best(self, like: State) -> tuple[State, dict]:

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from jaxcifar.checkpoint import Checkpoints
+from jaxcifar.config import ConfigError
 
 
 @pytest.fixture
@@ -39,14 +40,29 @@ def test_saving_a_step_again_replaces_it(checkpoints):
     np.testing.assert_array_equal(checkpoints.restore_best(state(0))[0]["w"], 2)
 
 
+def empty_files(directory):
+    for path in directory.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+
+
+def test_a_run_is_not_started_over_because_its_checkpoints_are_damaged(tmp_path):
+    first = Checkpoints(tmp_path, keep=2)
+    first.save_last(1, state(1), {"epoch": 1})
+    first.close()
+    empty_files(tmp_path / "last" / "1" / "state")
+    second = Checkpoints(tmp_path, keep=2)
+    with pytest.raises(ConfigError, match="none of the run's last checkpoints"):
+        second.restore_last(state(0))
+    second.close()
+
+
 def test_damaged_newest_falls_back_to_the_one_before(tmp_path, capsys):
     first = Checkpoints(tmp_path, keep=2)
     first.save_last(1, state(1), {"epoch": 1})
     first.save_last(2, state(2), {"epoch": 2})
     first.close()
-    for path in (tmp_path / "last" / "2" / "state").rglob("*"):
-        if path.is_file():
-            path.write_bytes(b"")
+    empty_files(tmp_path / "last" / "2" / "state")
     (tmp_path / "last" / "3.orbax-checkpoint-tmp").mkdir()  # a save cut short
     second = Checkpoints(tmp_path, keep=2)
     restored, progress = second.restore_last(state(0))

@@ -8,7 +8,8 @@ import time
 import pytest
 
 SMALL = (
-    "--config=configs/quickstart.py",
+    "--config=configs/part1.py",
+    "--config.data.name=synthetic100",
     "--config.data.synthetic_size=600",
     "--config.batch_size=50",
     "--config.model.width=4",
