@@ -3,13 +3,14 @@ import numpy as np
 from jaxcifar import synthetic
 
 
-def test_sizes_classes_and_determinism():
+def test_sizes_classes_and_determinism(tmp_path, monkeypatch):
     (images, labels), (test_images, test_labels) = synthetic.synthetic100(300)
     assert images.shape == (300, 32, 32, 3)
     assert images.dtype == np.uint8
     assert test_images.shape == (60, 32, 32, 3)
     np.testing.assert_array_equal(np.bincount(labels), 3)
     assert len(synthetic.CLASS_NAMES) == len(set(synthetic.CLASS_NAMES)) == 100
+    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path))  # drawn again, not read
     (again, _), _ = synthetic.synthetic100(300)
     np.testing.assert_array_equal(images, again)
     assert test_labels.dtype == np.int32
