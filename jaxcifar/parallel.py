@@ -37,6 +37,9 @@ def setup(config: ConfigDict) -> Mesh:
 
 
 def num_cpu_devices(config: ConfigDict) -> int:
+    """Returns how many virtual devices a run on a CPU has: `parallel.cpu_devices`, or the largest
+    divisor of the batch size up to `MAX_CPU_DEVICES`.
+    """
     if config.parallel.cpu_devices:
         return config.parallel.cpu_devices
     return max(n for n in range(1, MAX_CPU_DEVICES + 1) if config.batch_size % n == 0)

@@ -91,13 +91,14 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     num_classes = len(splits.train.class_names)
     network, state = step_lib.init_state(config, optimizer, num_classes, mesh)
     num_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    progress = Progress(data=splits.train.fingerprint(), num_epochs=config.num_epochs)
+    fingerprint = splits.train.fingerprint()
+    progress = Progress(data=fingerprint, num_epochs=config.num_epochs)
     schedule = hyperparameters.create(config, steps_per_epoch)
     checkpoints = Checkpoints(directory / "checkpoints", config.checkpoint.keep)
     restored = checkpoints.restore_last(state)
     if restored:
         state, progress = restored[0], Progress(**restored[1])
-        if progress.data != splits.train.fingerprint():
+        if progress.data != fingerprint:
             raise ConfigError(
                 f"the training images are not those of the run in {str(directory)!r}; "
                 "choose another --workdir, or --fresh to start over"
