@@ -329,7 +329,7 @@ SCHEMA: dict[str, Key] = {
     ),
     "eval.batch_size": Key(1000, "images in an evaluation step", **_at_least(1)),
     "parallel.cpu_devices": Key(
-        0, "virtual devices on CPU (0: the largest divisor of batch_size up to 4)", **_at_least(0)
+        0, "virtual devices on a CPU (0: one, the fastest where measured)", **_at_least(0)
     ),
 }
 

@@ -20,7 +20,9 @@ def make_evaluate(
     """
     batch_size = config.eval.batch_size
 
-    @functools.partial(jax.jit, static_argnames="size")
+    @functools.partial(
+        jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
+    )
     def evaluate_batch(params, stats, images, labels, start, *, size):
         # The last batch reaches past the end: its surplus rows repeat the last image and weigh 0.
         rows = start + jnp.arange(size)

@@ -92,6 +92,7 @@ def make_train_call(
         jax.jit,
         static_argnames=("steps", "batch_size"),
         donate_argnames="state",
+        compiler_options=parallel.compiler_options(mesh),
         out_shardings=parallel.replicated(mesh),
     )
     def train_call(state, images, labels, order, table, key, index, *, steps, batch_size):

@@ -53,6 +53,15 @@ def test_max_pool_is_the_windowed_maximum_forward_and_backward():
     np.testing.assert_allclose(ours, theirs)
 
 
+def test_of_equal_values_the_first_of_a_window_gets_the_gradient():
+    gradient = jax.grad(lambda x: layers.max_pool_2x2(x).sum())
+    np.testing.assert_array_equal(
+        gradient(jnp.ones((1, 2, 4, 1)))[0, :, :, 0], [[1, 0] * 2, [0] * 4]
+    )
+    last = jnp.array([[0.0, 1.0], [2.0, 2.0]]).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(gradient(last)[0, :, :, 0], [[0, 0], [1, 0]])
+
+
 def test_dropout_acts_in_training_only_and_follows_its_key():
     model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))
     network, params, stats = models.split(model)

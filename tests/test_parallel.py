@@ -7,15 +7,6 @@ from jaxcifar import parallel
 from jaxcifar.config import ConfigError
 
 
-@pytest.mark.parametrize(("batch_size", "devices"), [(128, 4), (100, 4), (50, 2), (9, 3), (7, 1)])
-def test_virtual_devices_divide_the_batch(batch_size, devices):
-    config = config_lib.default()
-    config.batch_size = batch_size
-    assert parallel.num_cpu_devices(config) == devices
-    config.parallel.cpu_devices = 6
-    assert parallel.num_cpu_devices(config) == 6
-
-
 @pytest.mark.parametrize("rows", [16, 13, 1])
 def test_a_batch_of_any_size_can_be_split(rows):
     mesh = parallel.setup(config_lib.default())

@@ -18,11 +18,11 @@ def conv(
     kernel_init: nnx.Initializer | None = None,
     rngs: nnx.Rngs,
     dtype: jnp.dtype,
-) -> nnx.Conv:
+) -> "Conv":
     """Returns a size×size convolution, zero-padded by size // 2 on every side, that starts as
     PyTorch's `Conv2d` does unless `kernel_init` says otherwise.
     """
-    return nnx.Conv(
+    return Conv(
         in_features,
         out_features,
         (size, size),
@@ -46,6 +46,13 @@ def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs, dtype: jnp.dt
         dtype=dtype,
         rngs=rngs,
     )
+
+
+class Conv(nnx.Conv):
+    """Flax's convolution, its input and the gradient of its output stored for the backward pass."""
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        return _store_gradient(super().__call__(_store(inputs)))
 
 
 class BatchNorm(nnx.Module):
@@ -93,15 +100,62 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+@jax.custom_vjp
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Returns the 2×2 max-pool with stride 2 of [B, H, W, C], H and W even.
 
-    Written as a reshape: on a CPU the backward pass of XLA's windowed maximum is several times
-    slower. Where values of a window tie, this splits the gradient that PyTorch gives to the
-    first; behind a ReLU that makes no difference, since what ties there is 0 and passes none.
+    As in PyTorch, of equal values the first of a window gets the gradient. Written out because on
+    a CPU the backward pass of XLA's windowed maximum is several times slower.
     """
-    b, h, w, c = x.shape
-    return x.reshape(b, h // 2, 2, w // 2, 2, c).max(axis=(2, 4))
+    return _max_pool_forward(x)[0]
+
+
+def _max_pool_forward(x):
+    corners = [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
+    largest = functools.reduce(jnp.maximum, corners)
+    which = jnp.uint8(3)
+    for number in (2, 1, 0):
+        which = jnp.where(corners[number] == largest, jnp.uint8(number), which)
+    return largest, which
+
+
+def _max_pool_backward(which, dy):
+    b, h, w, c = dy.shape
+    number = jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
+    which, dy = (a.reshape(b, h, 1, w, 1, c) for a in (which, dy))
+    return (jnp.where(which == number, dy, 0).reshape(b, 2 * h, 2 * w, c),)
+
+
+max_pool_2x2.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@jax.custom_vjp
+def _store(x: jax.Array) -> jax.Array:
+    """Returns x, which training on a CPU computes once.
+
+    XLA's CPU compiler repeats cheap elementwise work in everything that reads its result. What
+    reads a convolution's input, and the gradient of its output, is besides a convolution a
+    transposition for the kernel's gradient, which walks through memory in large strides: repeating
+    BatchNorm and ReLU there takes a fifth of a ResNet-18 step.
+    """
+    return x
+
+
+@jax.custom_vjp
+def _store_gradient(x: jax.Array) -> jax.Array:
+    """Returns x, the gradient of which training on a CPU computes once."""
+    return x
+
+
+def _computed_once(x):
+    if jax.default_backend() != "cpu":
+        return x
+    # XLA repeats no divisions; this one's result is x, bit for bit.
+    return x / jnp.where(x < jnp.inf, x.dtype.type(1), x.dtype.type(2))
+
+
+_store.defvjp(lambda x: (_computed_once(x), None), lambda _, dx: (dx,))
+_store_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_computed_once(dx),))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

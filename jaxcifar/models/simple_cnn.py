@@ -32,6 +32,6 @@ class SimpleCNN(nnx.Module):
         """Returns logits float32 [B, num_classes] for normalised images [B, 32, 32, 3]."""
         x = images
         for conv in (self.conv1, self.conv2, self.conv3):
-            x = layers.max_pool_2x2(nnx.relu(conv(x)))
+            x = nnx.relu(layers.max_pool_2x2(conv(x)))  # ReLU commutes with the maximum
         x = nnx.relu(self.fc1(x.reshape(x.shape[0], -1)))
         return layers.at_least_float32(self.fc2(self.dropout(x, rngs=rngs)))
