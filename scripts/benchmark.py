@@ -12,6 +12,7 @@ noise, which costs the same. The peer's recipes are those of scripts/pytorch_bas
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -413,6 +414,15 @@ def format_row(title: str, row: dict[str, Any]) -> str:
     return f"| {title} | {cells[0]} | {cells[1]} | {ratio} | {share} |"
 
 
+def processor() -> str:
+    """Returns what the processor is called."""
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.machine()
+
+
 def main() -> int:
     """Runs the command and returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -439,6 +449,8 @@ def main() -> int:
     print(f"| on {about['device']} | jaxcifar | PyTorch | ratio | of the matrix product |")
     print("|---|---|---|---|---|")
     rows = benchmark(models, sides, args.rounds, on_gpu, lambda line: print(line, flush=True))
+    peaks = " | ".join(f"{peak:,}" for peak in rows["peak memory, MiB"].values())
+    print(f"| peak memory of the process, MiB | {peaks} |", flush=True)
     for side in sides:
         side.close()
     for model in models:
@@ -454,7 +466,7 @@ def main() -> int:
         found = {
             "command": " ".join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
             "date": datetime.date.today().isoformat(),
-            "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
+            "machine": {"cores": os.cpu_count(), "processor": processor()},
             "versions": about,
             "figures": rows,
         }
