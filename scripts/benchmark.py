@@ -1,14 +1,17 @@
 """How fast jaxcifar is beside PyTorch, on this machine, in one run.
 
 python scripts/benchmark.py [--model=simple_cnn|resnet18|part1|part2|part3|all]
-                            [--peer=pytorch|none] [--data=FILE.npz] [--output=FILE.json]
+                            [--peer=pytorch|none] [--processes=N] [--rounds=N]
+                            [--data=FILE.npz] [--output=FILE.json]
 
 simple_cnn and resnet18 measure training steps (batches of 128 and of 64, the data in memory on both
 sides, no augmentation) and evaluation. part1, part2 and part3 measure whole epochs, data and
 augmentation included (the peer's in DataLoader workers), the augmentation alone, and the time from
-the command to the first step. Each side runs in a process of its own; rounds alternate, and a
-figure is the median of its rounds, with the lowest and the highest. Without --data the images are
-noise, which costs the same. The peer's recipes are those of scripts/pytorch_baseline.py.
+the command to the first step. Each side runs in fresh processes, as training runs do; rounds
+alternate, and a figure is the median of all rounds, with the lowest and the highest. On a CPU
+--processes=3 --rounds=2 says more than --processes=1: PyTorch's speed differs by up to a quarter
+from one process to the next. Without --data the images are noise, which costs the same. The peer's
+recipes are those of scripts/pytorch_baseline.py.
 """
 
 import argparse
@@ -24,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -296,12 +299,12 @@ class Side:
         self.process.wait()
 
 
-def first_step_seconds(part: int, cache: str, data_flags: list[str]) -> float:
+def first_step_seconds(part: int, cache: str) -> float:
     """Returns the seconds from the training command to the end of its first step."""
     with tempfile.TemporaryDirectory() as workdir:
         command = [sys.executable, "-m", "jaxcifar.main", f"--workdir={workdir}/run"]
         command += [f"--config={ROOT}/configs/part{part}.py", "--config.model.pretrained="]
-        command += ["--config.wandb.mode=disabled", *data_flags]
+        command += ["--config.wandb.mode=disabled", "--config.data.name=synthetic100"]
         started = time.perf_counter()
         process = subprocess.Popen(
             command,
@@ -322,16 +325,8 @@ def first_step_seconds(part: int, cache: str, data_flags: list[str]) -> float:
 # --- the run --------------------------------------------------------------------------------------
 
 
-def measure(
-    sides: list[Side], rounds: int, work: float, do: str, **arguments: Any
-) -> dict[str, Any]:
-    """Returns each side's median, lowest and highest work per second over alternating rounds, and
-    the ratio of the medians.
-    """
-    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
-    for _ in range(rounds):
-        for side in sides:
-            seconds[side.name].append(side.ask(do, **arguments))
+def summary(seconds: dict[str, list[float]], work: float) -> dict[str, Any]:
+    """Returns each side's median, lowest and highest work per second, and the medians' ratio."""
     row = {
         name: {
             "median": work / statistics.median(values),
@@ -345,59 +340,66 @@ def measure(
     return row
 
 
-def benchmark(
-    models: list[str], sides: list[Side], rounds: int, on_gpu: bool, say: Callable[[str], None]
-) -> dict[str, Any]:
-    """Returns the figures of the models, saying each as it comes."""
-    rows: dict[str, Any] = {}
+@contextlib.contextmanager
+def started(names: list[str], data: str, **recipe: Any) -> Iterator[list[Side]]:
+    """Gives a fresh process of each side, with the recipe prepared, and ends them.
 
-    def add(title: str, row: dict[str, Any]) -> None:
-        rows[title] = row
-        say(format_row(title, row))
-
-    ours = sides[0]
-    ceiling = ours.ask("ceiling") if models else 0.0
-    for model in models:
-        part = RECIPES[model]
-        if model in ("simple_cnn", "resnet18"):
-            for batch_size in (128, 64):
-                steps = 100 if on_gpu else (40 if part == 1 else 4)
-                images = steps * batch_size
-                for side in sides:
-                    side.ask(
-                        "prepare",
-                        part=part,
-                        batch_size=batch_size,
-                        train_images=images,
-                        augment=False,
-                    )
-                row = measure(sides, rounds, images, "epoch")
-                flops = 3 * FORWARD_FLOPS[model] * row["jaxcifar"]["median"]
-                row["utilisation"] = flops / ceiling
-                add(f"{model}: training step, batch {batch_size}, images/s", row)
-            count = 10_000 if on_gpu or part == 1 else 1000
-            for side in sides:
-                side.ask("evaluate", count=count)
-            add(
-                f"{model}: evaluation, images/s",
-                measure(sides, rounds, count, "evaluate", count=count),
-            )
-            continue
-        batch_size = 64 if part == 2 else 128
-        images = 40_000 if on_gpu else (12_800 if part == 1 else 640)
+    Every training run is a process of its own: what it did before changes its speed (glibc's
+    allocator learns), and so does where its memory happens to lie.
+    """
+    sides = [Side(name, data) for name in names]
+    try:
         for side in sides:
-            side.ask("prepare", part=part, batch_size=batch_size, train_images=images, augment=True)
-        add(f"{model}: end to end, images/s", measure(sides, rounds, images, "epoch"))
-        if part == 3:
-            count = 40_000 if on_gpu else 2560
-            add(
-                f"{model}: augmentation alone, images/s",
-                measure(sides, rounds, count, "augment", count=count),
-            )
-    rows["matrix product, FLOP/s"] = ceiling
-    rows["peak memory, MiB"] = {side.name: side.peak_mib for side in sides}
-    return rows
+            side.ask("prepare", **recipe)
+        yield sides
+    finally:
+        for side in sides:
+            side.close()
 
+
+def benchmark(
+    model: str,
+    args: argparse.Namespace,
+    names: list[str],
+    ceiling: float,
+    on_gpu: bool,
+    add: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """Measures the sides on a model, and calls `add` with each figure's title and row."""
+    is_study = model.startswith("part")
+    images = (40_000 if is_study else 12_800) if on_gpu else CPU_IMAGES[model]
+    tests = 10_000 if on_gpu or model == "simple_cnn" else 1000
+    for batch_size in {"part2": (64,)}.get(model, (128,) if is_study else (128, 64)):
+        recipe = {"part": RECIPES[model], "batch_size": batch_size, "train_images": images}
+        step = "end to end" if is_study else f"training step, batch {batch_size}"
+        requests = [(step, images, {"do": "epoch"})]
+        if not is_study and batch_size == 128:
+            requests.append(("evaluation", tests, {"do": "evaluate", "count": tests}))
+        if model == "part3":
+            count = 4 * images
+            requests.append(("augmentation alone", count, {"do": "augment", "count": count}))
+        seconds = {title: {name: [] for name in names} for title, _, _ in requests}
+        for _ in range(args.processes):
+            with started(names, args.data, augment=is_study, **recipe) as sides:
+                for title, _, request in requests:
+                    if request["do"] != "epoch":  # of which `prepare` has made one
+                        for side in sides:
+                            side.ask(**request)
+                    for _ in range(args.rounds):
+                        for side in sides:
+                            seconds[title][side.name].append(side.ask(**request))
+        for title, work, _ in requests:
+            row = summary(seconds[title], work)
+            if title.startswith("training step"):
+                row["utilisation"] = 3 * FORWARD_FLOPS[model] * row["jaxcifar"]["median"] / ceiling
+            add(f"{model}: {title}, images/s", row)
+        if is_study:
+            peaks = {side.name: {"median": side.peak_mib} for side in sides}
+            add(f"{model}: peak memory of the process, MiB", peaks)
+
+
+# Training images of a round's epoch on a CPU: 2 to 10 seconds.
+CPU_IMAGES = {"simple_cnn": 5120, "resnet18": 512, "part1": 12_800, "part2": 640, "part3": 640}
 
 # Floating-point operations of a forward pass, by image: two for each multiply-add.
 FORWARD_FLOPS = {"simple_cnn": 2 * 11.4e6, "resnet18": 2 * 0.556e9}
@@ -405,10 +407,12 @@ FORWARD_FLOPS = {"simple_cnn": 2 * 11.4e6, "resnet18": 2 * 0.556e9}
 
 def format_row(title: str, row: dict[str, Any]) -> str:
     """Returns a figure as a line of the Markdown table."""
-    cells = [
-        f"{r['median']:,.0f} ({r['low']:,.0f}-{r['high']:,.0f})" if (r := row.get(side)) else ""
-        for side in ("jaxcifar", "pytorch")
-    ]
+    cells = []
+    for side in ("jaxcifar", "pytorch"):
+        figure = row.get(side, {})
+        cells.append(f"{figure['median']:,.{1 if title.endswith(', s') else 0}f}" if figure else "")
+        if "low" in figure:
+            cells[-1] += f" ({figure['low']:,.0f}-{figure['high']:,.0f})"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
     share = f"{100 * row['utilisation']:.0f} %" if "utilisation" in row else ""
     return f"| {title} | {cells[0]} | {cells[1]} | {ratio} | {share} |"
@@ -432,7 +436,8 @@ def main() -> int:
     parser.add_argument("--peer", choices=("pytorch", "none"), default="pytorch")
     parser.add_argument("--data", default="", help="an .npz: {train,test}_{images,labels}")
     parser.add_argument("--output", default="", help="a JSON file for the figures")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--processes", type=int, default=1, help="of each side, one by one")
+    parser.add_argument("--rounds", type=int, default=5, help="of each process")
     parser.add_argument("--side", choices=("jaxcifar", "pytorch"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.data and not pathlib.Path(args.data).is_file():
@@ -442,26 +447,31 @@ def main() -> int:
         serve(args.side, args.data)
         return 0
     names = ["jaxcifar"] + ["pytorch"] * (args.peer == "pytorch")
-    sides = [Side(name, args.data) for name in names]
-    about = {key: value for side in sides for key, value in side.ask("about").items()}
+    about = {}
+    for name in names:
+        side = Side(name, args.data)
+        about |= side.ask("about")
+        if name == "jaxcifar":
+            ceiling = side.ask("ceiling")
+        side.close()
     on_gpu = about["device"] != "cpu"
     models = list(MODELS) if args.model == "all" else [args.model]
     print(f"| on {about['device']} | jaxcifar | PyTorch | ratio | of the matrix product |")
-    print("|---|---|---|---|---|")
-    rows = benchmark(models, sides, args.rounds, on_gpu, lambda line: print(line, flush=True))
-    peaks = " | ".join(f"{peak:,}" for peak in rows["peak memory, MiB"].values())
-    print(f"| peak memory of the process, MiB | {peaks} |", flush=True)
-    for side in sides:
-        side.close()
+    print("|---|---|---|---|---|", flush=True)
+    rows = {"matrix product, FLOP/s": ceiling}
+
+    def add(title: str, row: dict[str, Any]) -> None:
+        rows[title] = row
+        print(format_row(title, row), flush=True)
+
     for model in models:
+        benchmark(model, args, names, ceiling, on_gpu, add)
         if model.startswith("part"):
             with tempfile.TemporaryDirectory() as cache:
-                flags = ["--config.data.name=synthetic100"]
-                starts = [first_step_seconds(RECIPES[model], cache, flags) for _ in range(2)]
-            rows[f"{model}: command to first step, s"] = dict(
-                zip(("first start", "second start"), starts, strict=True)
-            )
-            print(f"| {model}: command to first step, s | {starts[0]:.1f}, then {starts[1]:.1f} |")
+                for start in ("first", "second"):
+                    seconds = first_step_seconds(RECIPES[model], cache)
+                    row = {"jaxcifar": {"median": seconds}}
+                    add(f"{model}: {start} start, command to first step, s", row)
     if args.output:
         found = {
             "command": " ".join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
