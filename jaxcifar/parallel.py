@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import math
 import os
+import warnings
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -41,8 +42,11 @@ def setup(config: ConfigDict) -> Mesh:
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """Returns what to tell XLA when compiling for the mesh's devices."""
-    return CPU_COMPILER_OPTIONS if mesh.devices.flat[0].platform == "cpu" else {}
+    """Returns what to tell XLA when compiling for the mesh's devices.
+
+    The CPU's option is experimental: an XLA that does not know it goes without, after a warning.
+    """
+    return _known(CPU_COMPILER_OPTIONS) if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def check_fits(mesh: Mesh, num_bytes: int) -> None:
@@ -76,6 +80,15 @@ def split_batch(mesh: Mesh, *arrays: jax.Array, axis: int = 0) -> tuple[jax.Arra
     """
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return tuple(jax.lax.with_sharding_constraint(array, sharding) for array in arrays)
+
+
+def _known(options: dict[str, str]) -> dict[str, str]:
+    try:
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        warnings.warn(f"training on this CPU may be slow: {error}", stacklevel=2)
+        return {}
+    return options
 
 
 def _keep_freed_memory() -> None:

@@ -21,3 +21,11 @@ def test_data_that_does_not_fit_is_refused_with_the_numbers():
     parallel.check_fits(mesh, 1000)
     with pytest.raises(ConfigError, match=r"take 1000000\.00 GB on each of \d+ devices"):
         parallel.check_fits(mesh, 10**15)
+
+
+def test_an_xla_that_does_not_know_the_compiler_option_goes_without(monkeypatch):
+    mesh = jax.make_mesh((1,), ("data",), devices=jax.devices("cpu")[:1])
+    assert parallel.compiler_options(mesh) == parallel.CPU_COMPILER_OPTIONS
+    monkeypatch.setattr(parallel, "CPU_COMPILER_OPTIONS", {"xla_cpu_no_such_option": "1"})
+    with pytest.warns(UserWarning, match="may be slow.*xla_cpu_no_such_option"):
+        assert parallel.compiler_options(mesh) == {}
