@@ -28,13 +28,29 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-MODELS = ("simple_cnn", "resnet18", "part1", "part2", "part3")
-RECIPES = {"simple_cnn": 1, "resnet18": 2, "part1": 1, "part2": 2, "part3": 3}
+
+
+class Subject(NamedTuple):
+    """What is measured under a --model."""
+
+    part: int  # whose recipe it is
+    batch_sizes: tuple[int, ...]
+    cpu_images: int  # training images of a round's epoch on a CPU: 2 to 10 seconds
+    forward_flops: float = 0  # of an image: two for each multiply-add; 0: a whole part
+
+
+SUBJECTS = {
+    "simple_cnn": Subject(1, (128, 64), 5120, 2 * 11.4e6),
+    "resnet18": Subject(2, (128, 64), 512, 2 * 0.556e9),
+    "part1": Subject(1, (128,), 12_800),
+    "part2": Subject(2, (64,), 640),
+    "part3": Subject(3, (128,), 640),
+}
 NUM_CLASSES = 100
 
 
@@ -366,11 +382,12 @@ def benchmark(
     add: Callable[[str, dict[str, Any]], None],
 ) -> None:
     """Measures the sides on a model, and calls `add` with each figure's title and row."""
-    is_study = model.startswith("part")
-    images = (40_000 if is_study else 12_800) if on_gpu else CPU_IMAGES[model]
+    subject = SUBJECTS[model]
+    is_study = not subject.forward_flops
+    images = (40_000 if is_study else 12_800) if on_gpu else subject.cpu_images
     tests = 10_000 if on_gpu or model == "simple_cnn" else 1000
-    for batch_size in {"part2": (64,)}.get(model, (128,) if is_study else (128, 64)):
-        recipe = {"part": RECIPES[model], "batch_size": batch_size, "train_images": images}
+    for batch_size in subject.batch_sizes:
+        recipe = {"part": subject.part, "batch_size": batch_size, "train_images": images}
         step = "end to end" if is_study else f"training step, batch {batch_size}"
         requests = [(step, images, {"do": "epoch"})]
         if not is_study and batch_size == 128:
@@ -391,18 +408,11 @@ def benchmark(
         for title, work, _ in requests:
             row = summary(seconds[title], work)
             if title.startswith("training step"):
-                row["utilisation"] = 3 * FORWARD_FLOPS[model] * row["jaxcifar"]["median"] / ceiling
+                row["utilisation"] = 3 * subject.forward_flops * row["jaxcifar"]["median"] / ceiling
             add(f"{model}: {title}, images/s", row)
         if is_study:
             peaks = {side.name: {"median": side.peak_mib} for side in sides}
             add(f"{model}: peak memory of the process, MiB", peaks)
-
-
-# Training images of a round's epoch on a CPU: 2 to 10 seconds.
-CPU_IMAGES = {"simple_cnn": 5120, "resnet18": 512, "part1": 12_800, "part2": 640, "part3": 640}
-
-# Floating-point operations of a forward pass, by image: two for each multiply-add.
-FORWARD_FLOPS = {"simple_cnn": 2 * 11.4e6, "resnet18": 2 * 0.556e9}
 
 
 def format_row(title: str, row: dict[str, Any]) -> str:
@@ -432,7 +442,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=(*MODELS, "all"), default="all")
+    parser.add_argument("--model", choices=(*SUBJECTS, "all"), default="all")
     parser.add_argument("--peer", choices=("pytorch", "none"), default="pytorch")
     parser.add_argument("--data", default="", help="an .npz: {train,test}_{images,labels}")
     parser.add_argument("--output", default="", help="a JSON file for the figures")
@@ -455,7 +465,7 @@ def main() -> int:
             ceiling = side.ask("ceiling")
         side.close()
     on_gpu = about["device"] != "cpu"
-    models = list(MODELS) if args.model == "all" else [args.model]
+    models = list(SUBJECTS) if args.model == "all" else [args.model]
     print(f"| on {about['device']} | jaxcifar | PyTorch | ratio | of the matrix product |")
     print("|---|---|---|---|---|", flush=True)
     rows = {"matrix product, FLOP/s": ceiling}
@@ -466,10 +476,10 @@ def main() -> int:
 
     for model in models:
         benchmark(model, args, names, ceiling, on_gpu, add)
-        if model.startswith("part"):
+        if not SUBJECTS[model].forward_flops:
             with tempfile.TemporaryDirectory() as cache:
                 for start in ("first", "second"):
-                    seconds = first_step_seconds(RECIPES[model], cache)
+                    seconds = first_step_seconds(SUBJECTS[model].part, cache)
                     row = {"jaxcifar": {"median": seconds}}
                     add(f"{model}: {start} start, command to first step, s", row)
     if args.output:
