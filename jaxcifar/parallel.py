@@ -35,7 +35,7 @@ def setup(config: ConfigDict) -> Mesh:
     _keep_freed_memory()
     with contextlib.suppress(RuntimeError):  # JAX is initialised
         jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or 1)
-        # Steps prepared ahead, in another thread, take twice the memory and no less time.
+        # Steps queued to another thread need up to twice the memory, and take no less time.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
@@ -97,7 +97,10 @@ def _keep_freed_memory() -> None:
     """Has glibc keep freed memory for the next allocation instead of giving it back.
 
     XLA allocates what a step needs anew for every step: several hundred megabytes, whose page
-    faults take 10 % of a ResNet-18 step. Where there is no glibc nothing changes.
+    faults take 10 % of a ResNet-18 step. This keeps what the main thread frees, which `setup`
+    therefore has run the steps; one heap for all threads (M_ARENA_MAX) would mix the compiler's
+    memory in, and steps would be slower in a process that compiled. Where there is no glibc
+    nothing changes.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt
