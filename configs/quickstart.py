@@ -1,7 +1,8 @@
 """The first run: Part 3's recipe, narrow, short and without any download. Two or three minutes.
 
-The network is Part 3's ResNet-18 with an eighth of its width, from random weights; the images are
-drawn. A narrow network that makes few steps wants less regularisation: a plain head, no mixup.
+The network is Part 3's ResNet-18 with an eighth of its width, from random weights, on synthetic
+images. A narrow network that trains for few steps needs less regularization: its head is plain and
+there is no mixup.
 """
 
 import pathlib

@@ -1,4 +1,4 @@
-"""Between the data set and the network: augmentation, normalisation, mixing."""
+"""Between the data set and the network: augmentation, normalization, mixing."""
 
 from collections.abc import Callable
 
@@ -12,23 +12,23 @@ from jaxcifar.augment import mix
 from jaxcifar.rng import Use
 
 
-def normalise(images: jax.Array, config: ConfigDict) -> jax.Array:
+def normalize(images: jax.Array, config: ConfigDict) -> jax.Array:
     """Returns (images / 255 - data.mean) / data.std, float32, for uint8 images [..., 3]."""
-    return _standardise(images / jnp.float32(255), config)
+    return _standardize(images / jnp.float32(255), config)
 
 
 def make_prepare(
     config: ConfigDict, num_classes: int, mesh: Mesh
 ) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Returns fn(images, labels, keys) -> images, targets, which makes several steps' batches.
+    """Returns fn(images, labels, keys) -> images, targets, which prepares the batches of S steps.
 
     images uint8 [S, B, H, W, 3], labels int32 [S, B] and one key a step [S] become images float32
-    [S, B, H, W, 3], augmented (each by a key of its own), normalised and mixed, and targets
-    float32 [S, B, num_classes]. What a step gets does not depend on S; on a GPU, where the small
-    operations of augmentation are bound by launches, a large S makes few of them.
+    [S, B, H, W, 3], augmented (each with its own key), normalized and mixed, and targets float32
+    [S, B, num_classes]. A step's batch does not depend on S. On a GPU a large S means few kernel
+    launches, which is what the small operations of augmentation are bound by.
     """
-    transform = config.augment and augment.parse(config.augment, mean=config.data.mean)
-    mixing = {
+    transform = augment.parse(config.augment, mean=config.data.mean) if config.augment else None
+    mix_arguments = {
         f"{kind}_{name}": config[kind][name]
         for kind in ("mixup", "cutmix")
         for name in ("prob", "alpha")
@@ -40,11 +40,11 @@ def make_prepare(
             row_key = jax.vmap(jax.random.fold_in, (None, 0))
             keys = row_key(jax.random.fold_in(key, Use.AUGMENT), jnp.arange(len(labels)))
             images = jax.vmap(transform)(keys, images)
-        images = _standardise(images, config)
+        images = _standardize(images, config)
         targets = jax.nn.one_hot(labels, num_classes)
         if config.mixup.prob or config.cutmix.prob:
             key = jax.random.fold_in(key, Use.MIX)
-            images, targets = mix.mix(key, images, targets, **mixing)
+            images, targets = mix.mix(key, images, targets, **mix_arguments)
         return images, targets
 
     def prepare(images, labels, keys):
@@ -54,5 +54,5 @@ def make_prepare(
     return prepare
 
 
-def _standardise(images: jax.Array, config: ConfigDict) -> jax.Array:
+def _standardize(images: jax.Array, config: ConfigDict) -> jax.Array:
     return (images - jnp.array(config.data.mean)) / jnp.array(config.data.std)

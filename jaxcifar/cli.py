@@ -1,61 +1,114 @@
-"""What the commands share: flags that are checked in plain words, --help, and exit codes."""
+"""What the commands share: flags, the config and its overrides, --help, exit codes."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
+from ml_collections import ConfigDict
 
-from jaxcifar.config import ConfigError
+from jaxcifar import config as config_lib
+from jaxcifar.keys import all_keys
+from jaxcifar.progress import DivergedError
+from jaxcifar.spec import ConfigError
+
+CONFIG = flags.DEFINE_string(
+    "config", None, "the config file, such as configs/part1.py; part1 finds it, too"
+)
 
 
 def launch(
-    command: Callable[[list[str]], int],
+    command: Callable[..., int],
     description: str,
-    own_flags: tuple[flags.FlagHolder, ...],
+    own_flags: Sequence[flags.FlagHolder],
     *,
-    keys: str = "",
+    takes_config: bool = False,
 ) -> None:
-    """Runs a command and exits: 0 done; 2 a mistake in flags, config or files, in plain words on
-    stderr; 130 interrupted; else what the command returns.
+    """Runs a command and exits: 0 done; 2 a user's mistake in flags, config or files, in plain
+    words on stderr; 3 training diverged; 130 interrupted; else what the command returns.
 
     Args:
-        command: called with the `--config.KEY=VALUE` arguments.
+        command: called with the config, if the command takes one, else without arguments.
         description: shown by --help, before the flags.
         own_flags: the command's flags.
-        keys: what --help says about `--config.KEY=VALUE`; '' where there are none of these.
+        takes_config: whether --config is required and `--config.KEY=VALUE` overrides it.
     """
 
     def parse(argv: list[str]) -> list[str]:
-        if any(
-            flag.split("=")[0].lstrip("-") in ("help", "helpshort", "helpfull") for flag in argv
-        ):
-            print(f"{description}\nflags:")
-            for flag in own_flags:
-                print(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
-            if keys:
-                print(f"keys:\n{keys}")
-            sys.exit(0)
-        overrides = [flag for flag in argv[1:] if flag.startswith(("--config.", "-config."))]
         try:
-            stray = flags.FLAGS([flag for flag in argv if not keys or flag not in overrides])[1:]
-            if stray:
-                raise flags.Error(f"{stray[0]!r} is not a flag; values follow '=': --flag=value")
-            for flag in overrides:
-                if "=" not in flag:
-                    raise flags.Error(f"{flag} has no value; write {flag}=VALUE")
-        except flags.Error as error:
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(2)
+            if any(flag.lstrip("-").split("=")[0] in _HELP for flag in argv):
+                _print_help(description, own_flags, argv if takes_config else None)
+                sys.exit(0)
+            overrides = _overrides(argv) if takes_config else []
+            others = [flag for flag in argv if flag not in overrides]
+            positional = flags.FLAGS(others)[1:]
+            if positional:
+                raise flags.Error(
+                    f"{positional[0]!r} is not a flag; values follow '=': --flag=value"
+                )
+        except flags.UnrecognizedFlagError as error:
+            keys = [key for key in all_keys() if key.split(".")[-1] == error.flagname]
+            hint = " or ".join(f"--config.{key}=VALUE" for key in keys)
+            _fail(f"--{error.flagname} is not a flag; write {hint}" if hint else error)
+        except (flags.Error, ConfigError) as error:
+            _fail(error)
         return argv[:1] + overrides
 
     def run(argv: list[str]) -> int:
-        logging.set_verbosity(logging.WARNING)  # absl's app shows INFO, and Orbax says a lot there
+        logging.set_verbosity(logging.WARNING)  # absl's app shows INFO, and Orbax logs a lot there
         try:
-            return command(argv[1:])
+            return command(load_config(argv[1:])) if takes_config else command()
         except ConfigError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return _report(error)
+        except DivergedError as error:
+            _report(error)
+            return 3
         except KeyboardInterrupt:
             return 130
 
     app.run(run, flags_parser=parse)
+
+
+def load_config(overrides: Sequence[str]) -> ConfigDict:
+    """Returns the config that --config names, with overrides such as "--config.seed=1"."""
+    if not CONFIG.value:
+        raise ConfigError("--config is missing: name a config file, such as configs/quickstart.py")
+    config = config_lib.load(CONFIG.value)
+    for flag in overrides:
+        name, _, text = flag.removeprefix("--config.").partition("=")
+        config_lib.override(config, name, text)
+    return config
+
+
+_HELP = ("help", "helpshort", "helpfull")
+
+
+def _print_help(
+    description: str, own_flags: Sequence[flags.FlagHolder], argv: list[str] | None
+) -> None:
+    """Prints the help; `argv` may name a config file, whose values are shown then."""
+    print(f"{description}\nflags:")
+    for flag in own_flags:
+        print(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
+    if argv is not None:
+        names = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
+        flags.FLAGS([argv[0], *(f"--config={name}" for name in names)])
+        config = load_config(_overrides(argv)) if names else config_lib.default()
+        print(f"keys:\n{config_lib.describe(config)}")
+
+
+def _overrides(argv: list[str]) -> list[str]:
+    overrides = [flag for flag in argv[1:] if flag.startswith("--config.")]
+    for flag in overrides:
+        if "=" not in flag:
+            raise flags.Error(f"{flag} has no value; write {flag}=VALUE")
+    return overrides
+
+
+def _report(error: Exception) -> int:
+    hint = getattr(error, "command_hint", "")
+    print(f"error: {error}" + (f"; {hint}" if hint else ""), file=sys.stderr)
+    return 2
+
+
+def _fail(error: object) -> None:
+    sys.exit(_report(error))

@@ -8,17 +8,18 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcifar import batches, losses, metrics, models, parallel
+from jaxcifar import batches, losses, metrics, parallel
+from jaxcifar.models import functional
 
 
 def make_evaluate(
-    network: models.Network, config: ConfigDict, mesh: Mesh
+    graphdefs: functional.GraphDefs, config: ConfigDict, mesh: Mesh
 ) -> Callable[..., tuple[float, float]]:
-    """Returns fn(params, stats, images, labels) -> (mean loss, accuracy in percent).
+    """Returns fn(params, stats, images, labels, on_batch=None) -> (mean loss, accuracy in percent).
 
-    `images` are uint8 [N, H, W, 3] and `labels` int32 [N], both on every device.
+    `images` are uint8 [N, H, W, 3] and `labels` int32 [N], both on every device. After every batch
+    `on_batch` is called with the numbers of images dispatched so far and in all.
     """
-    batch_size = config.eval.batch_size
 
     @functools.partial(
         jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
@@ -30,16 +31,18 @@ def make_evaluate(
         images, labels, weights = parallel.split_batch(
             mesh, images[rows], labels[rows], weights
         )  # an index past the end reads the last row
-        logits = models.apply_eval(network, params, stats, batches.normalise(images, config))
+        images = batches.normalize(images, config)
+        logits = functional.apply_eval(graphdefs, params, stats, images)
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         return metrics.batch_sums(losses.cross_entropy(logits, targets), logits, targets, weights)
 
-    def evaluate(params, stats, images, labels) -> tuple[float, float]:
-        size = min(batch_size, len(labels))
-        calls = [
-            evaluate_batch(params, stats, images, labels, start, size=size)
-            for start in range(0, len(labels), size)
-        ]
-        return metrics.mean(functools.reduce(metrics.add, calls, {}))
+    def evaluate(params, stats, images, labels, on_batch=None) -> tuple[float, float]:
+        size = min(config.eval.batch_size, len(labels))
+        sums = []
+        for start in range(0, len(labels), size):
+            sums.append(evaluate_batch(params, stats, images, labels, start, size=size))
+            if on_batch:
+                on_batch(min(start + size, len(labels)), len(labels))
+        return metrics.mean(functools.reduce(metrics.add, sums, {}))
 
     return evaluate

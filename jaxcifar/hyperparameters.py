@@ -1,163 +1,198 @@
-"""The optimizer's learning rate and momentum at every step of a run: from the config to tables.
+"""The optimizer's learning rate and momentum at every step of a run.
 
-`schedules` has the formulas; here are the run's length, its warm-up, the plateau's memory, and
-what a run says about them.
+`schedules` has the formulas; here they meet the run: its length, its warm-up, and the memory of a
+schedule that follows a metric.
 """
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcifar import optimizers, schedules
-from jaxcifar.config import ConfigError
-from jaxcifar.schedules import Schedule
-
-_LR: dict[str, Callable[..., Schedule]] = {
-    "constant": schedules.constant_lr,
-    "step": schedules.step_lr,
-    "multistep": schedules.multistep_lr,
-    "exponential": schedules.exponential_lr,
-    "cosine": schedules.cosine_annealing_lr,
-    "cosine_warm_restarts": schedules.cosine_annealing_warm_restarts,
-    "onecycle": schedules.one_cycle_lr,
-    "cyclic": schedules.cyclic_lr,
-    "plateau": schedules.constant_lr,  # of the learning rate that the plateau's state holds
-}
-_MOMENTUM = {"onecycle": schedules.one_cycle_momentum, "cyclic": schedules.cyclic_momentum}
+from jaxcifar.schedules import SCHEDULES, ScheduleFn
+from jaxcifar.spec import ConfigError
 
 
-def create(
-    config: ConfigDict, steps_per_epoch: int, plateau: dict[str, Any] | None = None
-) -> dict[str, Schedule]:
-    """Returns the optimizer's hyperparameters, `lr` and `momentum`, as functions of the number of
-    schedule intervals done.
-
-    Args:
-        config: a valid config.
-        steps_per_epoch: training steps in an epoch.
-        plateau: what `after_epoch` returned last.
-
-    Raises:
-        ConfigError: the schedule cannot span this run.
+class Schedule:
+    """The learning rate and momentum of a config's run; counts schedule intervals, which are
+    epochs or steps as `schedule.interval` says.
     """
-    name, warmup, given = config.schedule.name, config.schedule.warmup, _given(config)
-    intervals = 1 if config.schedule.interval == "epoch" else steps_per_epoch
-    counted = given.get("steps_per_epoch", intervals)
-    if name == "onecycle" and counted < intervals:
-        raise ConfigError(
-            f"config.schedule.steps_per_epoch={counted} is not valid: an epoch of this run has "
-            f"{intervals} steps; unset it to take those"
+
+    def __init__(self, config: ConfigDict, steps_per_epoch: int):
+        """Creates the schedule of a run with so many training steps in an epoch.
+
+        Raises:
+            ConfigError: the schedule cannot span this run.
+        """
+        self.config, self.steps_per_epoch = config, steps_per_epoch
+        # What a schedule that follows a metric remembers of it; JSON can hold it.
+        self.memory: dict[str, Any] = {}
+        self._entry = SCHEDULES[config.schedule.name]
+        self._cycles_momentum = (
+            self._entry.momentum is not None and config.schedule.cycle_momentum is not False
         )
-    left = config.num_epochs * intervals - warmup
-    if left < 1 and (name == "onecycle" or (name == "cosine" and "T_max" not in given)):
-        raise ConfigError(
-            f"config.schedule.warmup={warmup} is not valid: it must be less than the run's "
-            f"{left + warmup} intervals, to leave some for schedule.name={name!r}"
+        self._build()
+
+    def restore(self, memory: dict[str, Any]) -> None:
+        """Goes on with the `memory` of a schedule of the same run."""
+        self.memory = memory
+        self._build()
+
+    def interval(self, epoch: int, step: int) -> int:
+        """Returns the number of schedule intervals in so many epochs, or steps, of the run."""
+        return epoch if self.config.schedule.interval == "epoch" else step
+
+    def values(self, epoch: int, step: int) -> dict[str, float]:
+        """Returns `lr`, and `momentum` if the optimizer has it, after so many epochs and steps of
+        the run.
+        """
+        interval = self.interval(epoch, step)
+        return {name: value(interval) for name, value in self._functions.items()}
+
+    def lr(self, epoch: int, step: int) -> float:
+        """Returns the learning rate after so many epochs and steps of the run."""
+        return self.values(epoch, step)["lr"]
+
+    def epoch_values(self, epoch: int) -> dict[str, np.ndarray]:
+        """Returns the values at the steps of the epoch after `epoch` others, float32
+        [steps_per_epoch] each.
+        """
+        first_step = epoch * self.steps_per_epoch
+        rows = [self.values(epoch, first_step + i) for i in range(self.steps_per_epoch)]
+        return {name: np.array([row[name] for row in rows], np.float32) for name in rows[0]}
+
+    def end_epoch(self, epoch: int, step: int, val_loss: float, val_acc: float) -> None:
+        """Has a schedule that follows a metric decide, as PyTorch does, after every epoch that
+        comes after the warm-up: by val_acc in mode 'max', else by val_loss.
+        """
+        if not self._entry.follows_metric:
+            return
+        self.memory = self.memory or schedules.plateau_start(self.config.optimizer.lr)
+        if self.interval(epoch, step) > self.config.schedule.warmup:
+            metric = val_acc if self.config.schedule.mode == "max" else val_loss
+            arguments = self._entry.arguments(self.config.schedule)
+            self.memory = self._entry.function(self.memory, metric, **arguments)
+        self._build()
+
+    def warnings(self) -> list[str]:
+        """Returns a line for each setting of the config that this run does not use as it might
+        seem.
+        """
+        lines = []
+        name, optimizer = self.config.schedule.name, self.config.optimizer
+        unused = [f"schedule.{key}" for key in self._unused_keys()]
+        entry = optimizers.OPTIMIZERS[optimizer.name]
+        if optimizer.get("nesterov") and "nesterov" not in entry.parameters:
+            unused.append("optimizer.nesterov")
+        if unused:
+            lines.append(f"not used by {optimizer.name} with {name!r}: {', '.join(unused)}")
+        start = self._functions["lr"](self.config.schedule.warmup)
+        if "lr" not in self._provided() and not np.isclose(start, optimizer.lr):
+            lines.append(
+                f"{name!r} starts at learning rate {start:.3g}, "
+                f"not at optimizer.lr={optimizer.lr:g}"
+            )
+        if self._cycles_momentum and entry.momentum:
+            lines.append(
+                f"{name!r} also cycles the momentum, in place of optimizer.{entry.momentum}"
+            )
+        return lines
+
+    def describe_extension(self, old_num_epochs: int, epoch: int, step: int) -> str:
+        """Returns how the learning rate changes where a run of `old_num_epochs` epochs goes on as
+        this config's after so many epochs and steps; "" if it does not.
+        """
+        old = self.config.copy_and_resolve_references()
+        old.num_epochs = old_num_epochs
+        old_schedule = Schedule(old, self.steps_per_epoch)
+        old_schedule.restore(self.memory)
+        before = old_schedule.lr(epoch, step)
+        after = self.lr(epoch, step)
+        if before == after:
+            return ""
+        return (
+            f"the schedule now spans {self.config.num_epochs} epochs instead of {old_num_epochs}: "
+            f"at the next step the learning rate goes from {before:.3g} to {after:.3g}"
         )
-    given = {"base_lr": config.optimizer.lr, "T_max": left} | given
-    given["total_steps"] = config.num_epochs * counted - warmup
-    given["lr"] = plateau["lr"] if plateau else config.optimizer.lr
-    try:
-        lr = _call(_LR[name], given)
-        cycles = name in _MOMENTUM and given.get("cycle_momentum", True)
-        momentum = (
-            _call(_MOMENTUM[name], given)
-            if cycles
-            else schedules.constant_lr(optimizers.momentum(config))
+
+    def _build(self) -> None:
+        """Makes the functions from intervals to values."""
+        settings = self.config.schedule
+        warm_up = {"warmup": settings.warmup}
+        if self._entry.follows_metric:
+            lr = schedules.constant_lr(self.memory.get("lr", self.config.optimizer.lr))
+        else:
+            lr = self._call(self._entry.function)
+        start_factor = (
+            {} if settings.start_factor is None else {"start_factor": settings.start_factor}
         )
-    except ConfigError as error:
-        raise ConfigError(f"config.schedule.{error}") from None
-    return {
-        "lr": _call(schedules.warm_up, given | {"schedule": lr, "warmup": warmup}),
-        "momentum": schedules.warm_up(momentum, warmup=warmup, start_factor=1.0),
-    }
+        self._functions = {"lr": schedules.warm_up(lr, **warm_up, **start_factor)}
+        momentum = optimizers.momentum(self.config)
+        if momentum is not None:
+            cycle = (
+                self._call(self._entry.momentum)
+                if self._cycles_momentum
+                else schedules.constant_lr(momentum)
+            )
+            self._functions["momentum"] = schedules.warm_up(cycle, **warm_up, start_factor=1.0)
 
+    def _call(self, function) -> ScheduleFn:
+        """Calls a function with those of its arguments that the config sets or the run provides."""
+        arguments = self._entry.arguments(self.config.schedule)
+        provided = {"lr": self.config.optimizer.lr}
+        if "total_steps" in self._provided():
+            provided["total_steps"] = self._total_steps()
+        for name, source in self._entry.run_defaults.items():
+            arguments.setdefault(name, provided.get(source))
+        names = inspect.signature(function).parameters
+        try:
+            return function(**{k: v for k, v in (provided | arguments).items() if k in names})
+        except ConfigError as error:
+            raise ConfigError(f"config.schedule.{error}") from None
 
-def tabulate(
-    config: ConfigDict, schedule: dict[str, Schedule], epoch: int, steps: int
-) -> dict[str, np.ndarray]:
-    """Returns the values at the steps of the epoch after `epoch` others, float32 [steps] each."""
-    numbers = [interval(config, epoch, epoch * steps + i) for i in range(steps)]
-    return {
-        name: np.array([value(n) for n in numbers], np.float32) for name, value in schedule.items()
-    }
+    def _provided(self) -> set[str]:
+        """Returns what the schedule takes from the run: "lr", "total_steps" or both."""
+        functions = [self._entry.function, self._entry.momentum]
+        names = {name for f in functions if f for name in inspect.signature(f).parameters}
+        settings = self.config.schedule
+        defaults = {s for name, s in self._entry.run_defaults.items() if settings[name] is None}
+        return (names | defaults) & {"lr", "total_steps"}
 
+    def _total_steps(self) -> int:
+        """Returns the number of intervals that a schedule over the whole run has.
 
-def interval(config: ConfigDict, epoch: int, step: int) -> int:
-    """Returns how many schedule intervals are done after so many epochs and steps."""
-    return epoch if config.schedule.interval == "epoch" else step
+        Raises:
+            ConfigError: it would have none, or fewer than the run.
+        """
+        settings = self.config.schedule
+        per_epoch = 1 if settings.interval == "epoch" else self.steps_per_epoch
+        counted = settings.steps_per_epoch or per_epoch
+        if counted < per_epoch:
+            raise ConfigError(
+                f"config.schedule.steps_per_epoch={counted} is not valid: an epoch of this run has "
+                f"{per_epoch} steps; unset it to use those"
+            )
+        num_intervals = self.config.num_epochs * per_epoch
+        if num_intervals <= settings.warmup:
+            raise ConfigError(
+                f"config.schedule.warmup={settings.warmup} is not valid: it must be less than the "
+                f"run's {num_intervals} intervals, to leave some for the schedule "
+                f"{settings.name!r}"
+            )
+        return self.config.num_epochs * counted - settings.warmup
 
-
-def after_epoch(
-    config: ConfigDict, plateau: dict[str, Any], number: int, val_loss: float, val_acc: float
-) -> dict[str, Any]:
-    """Returns the plateau's state after an epoch, `number` intervals being done: PyTorch's, which
-    is asked once an epoch and watches val_loss in mode 'min', val_acc in mode 'max'. It starts
-    when the warm-up is over. With other schedules nothing is remembered: {}.
-    """
-    if config.schedule.name != "plateau":
-        return {}
-    plateau = plateau or schedules.plateau_start(config.optimizer.lr)
-    if number <= config.schedule.warmup:
-        return plateau
-    metric = val_acc if config.schedule.mode == "max" else val_loss
-    return _call(
-        schedules.reduce_lr_on_plateau, _given(config) | {"state": plateau, "metric": metric}
-    )
-
-
-def notes(config: ConfigDict, schedule: dict[str, Schedule]) -> list[str]:
-    """Returns a line for each thing that the config sets and this run does not use."""
-    name, given, lines = config.schedule.name, _given(config), []
-    used = {"start_factor"} if config.schedule.warmup else set()
-    used |= {"steps_per_epoch"} if name == "onecycle" else set()
-    functions = [_LR[name]]
-    if name == "plateau":
-        functions.append(schedules.reduce_lr_on_plateau)
-    if cycles := name in _MOMENTUM:
-        used.add("cycle_momentum")
-        if cycles := given.get("cycle_momentum", True):
-            functions.append(_MOMENTUM[name])
-    used = used.union(*(inspect.signature(function).parameters for function in functions))
-    unused = [f"schedule.{key}" for key in given if key not in used]
-    if config.optimizer.nesterov and config.optimizer.name != "sgd":
-        unused.append("optimizer.nesterov")
-    if unused:
-        lines.append(f"not used by {config.optimizer.name} with {name!r}: {', '.join(unused)}")
-    start, lr = schedule["lr"](config.schedule.warmup), config.optimizer.lr
-    if name in _MOMENTUM and not np.isclose(start, lr):
-        lines.append(f"{name!r} starts at learning rate {start:.3g}, not at optimizer.lr={lr:g}")
-    if cycles:
-        key = "momentum" if config.optimizer.name == "sgd" else "b1"
-        lines.append(f"{name!r} also cycles the momentum, in place of optimizer.{key}")
-    return lines
-
-
-def extension(config: ConfigDict, steps_per_epoch: int, old_epochs: int, number: int) -> str:
-    """Returns what happens to the learning rate where a run of `old_epochs` epochs goes on as this
-    config's, `number` intervals being done; "" if nothing does.
-    """
-    old = config.copy_and_resolve_references()
-    old.num_epochs = old_epochs
-    before, after = (create(c, steps_per_epoch)["lr"](number) for c in (old, config))
-    if before == after:
-        return ""
-    return (
-        f"the schedule now spans {config.num_epochs} epochs instead of {old_epochs}: "
-        f"at the next step the learning rate goes from {before:.3g} to {after:.3g}"
-    )
-
-
-def _given(config: ConfigDict) -> dict[str, Any]:
-    """Returns the schedule's settings that are set."""
-    ours = ("name", "interval", "warmup")
-    items = config.schedule.to_dict().items()
-    return {key: value for key, value in items if value is not None and key not in ours}
-
-
-def _call(function: Callable, given: dict[str, Any]) -> Any:
-    names = inspect.signature(function).parameters
-    return function(**{name: value for name, value in given.items() if name in names})
+    def _unused_keys(self) -> list[str]:
+        settings = self.config.schedule
+        used = {"name", "interval", "warmup"} | set(self._entry.parameters)
+        if settings.warmup:
+            used.add("start_factor")
+        if "total_steps" in self._provided():
+            used.add("steps_per_epoch")
+        if self._entry.momentum:
+            used.add("cycle_momentum")
+            if not self._cycles_momentum:
+                own = inspect.signature(self._entry.function).parameters
+                used -= set(inspect.signature(self._entry.momentum).parameters) - set(own)
+        return [key for key, value in settings.items() if value is not None and key not in used]

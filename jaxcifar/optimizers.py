@@ -1,105 +1,149 @@
-"""PyTorch's optimizers as optax transformations."""
+"""PyTorch's optimizers: one function each, whose signature declares the `optimizer.*` keys it uses.
 
-import math
-from functools import partial
+Importing this does not import JAX: what an optimizer is made of, `updates`, is imported when it is
+created.
+"""
 
-import jax
-import jax.numpy as jnp
-import optax
-from ml_collections import ConfigDict
+from __future__ import annotations
+
+import dataclasses
+import typing
+
+from jaxcifar.registry import Entry, Registry
+from jaxcifar.spec import ConfigError, Fraction, NonNegativeFloat, PositiveFloat
+
+if typing.TYPE_CHECKING:
+    import optax
+    from ml_collections import ConfigDict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerEntry(Entry):
+    """A registered optimizer; `momentum` names the parameter that a schedule may cycle."""
+
+    momentum: str | None = None
+
+
+OPTIMIZERS = Registry("optimizer", reserved=("lr",), entry_type=OptimizerEntry)
+optimizer = OPTIMIZERS.register
 
 
 def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer. Its hyperparameters `lr` and `momentum` (for Adam: beta1) are in its
-    state, `state.hyperparams`, where every step sets them anew.
+    """Returns the optimizer that the config names, its gradients clipped to optimizer.clip_norm.
 
-    sgd is `torch.optim.SGD`: the decay is added to the gradient, the momentum buffer is a running
-    sum without dampening, the learning rate multiplies the buffer. adam is `torch.optim.Adam`
-    (Kingma & Ba 2015), its decay added to the gradient too; adamw is `torch.optim.AdamW`
-    (Loshchilov & Hutter 2019), which shrinks the parameters by lr · weight_decay instead. Gradients
-    are clipped first of all, as `torch.nn.utils.clip_grad_norm_` does before the optimizer's step.
+    Its hyperparameters `lr` and `momentum` (for Adam: beta1) are in its state,
+    `opt_state.hyperparams`, where every training step sets them.
     """
-    given = config.optimizer
-    clip = _clip_by_global_norm(given.clip_norm) if given.clip_norm else optax.identity()
-    mask = None if given.decay_norms_and_biases else partial(jax.tree.map, _is_weight)
-    decay = optax.add_decayed_weights(given.weight_decay, mask)
+    import optax
 
-    def sgd(lr: float, momentum: float) -> optax.GradientTransformation:
-        plain = not given.momentum and config.schedule.name not in ("onecycle", "cyclic")
-        buffer = optax.identity() if plain else optax.trace(momentum, nesterov=given.nesterov)
-        return optax.chain(clip, decay, buffer, optax.scale_by_learning_rate(lr))
+    from jaxcifar import updates
 
-    def adam(lr: float, momentum: float) -> optax.GradientTransformation:
-        scale = _scale_by_adam(momentum, given.b2, given.eps)
-        return optax.chain(clip, decay, scale, optax.scale_by_learning_rate(lr))
+    entry = OPTIMIZERS[config.optimizer.name]
+    arguments = entry.arguments(config.optimizer)
+    initial = {"lr": config.optimizer.lr}
+    if entry.momentum:
+        initial["momentum"] = arguments.pop(entry.momentum)
 
-    def adamw(lr: float, momentum: float) -> optax.GradientTransformation:
-        scale = _scale_by_adam(momentum, given.b2, given.eps)
-        shrink = _shrink(lr, given.weight_decay, given.decay_norms_and_biases)
-        return optax.chain(clip, scale, optax.scale_by_learning_rate(lr), shrink)
+    def build(lr, momentum=None):
+        scheduled = {entry.momentum: momentum} if entry.momentum else {}
+        update = entry.function(lr, **scheduled, **arguments)
+        clip_norm = config.optimizer.clip_norm
+        return optax.chain(updates.clip_by_global_norm(clip_norm), update) if clip_norm else update
 
-    optimizer = {"sgd": sgd, "adam": adam, "adamw": adamw}[given.name]
-    return optax.inject_hyperparams(optimizer)(lr=given.lr, momentum=momentum(config))
+    return optax.inject_hyperparams(build)(**initial)
 
 
-def momentum(config: ConfigDict) -> float:
-    """Returns the config's momentum, which is beta1 for Adam."""
-    return config.optimizer.momentum if config.optimizer.name == "sgd" else config.optimizer.b1
+def momentum(config: ConfigDict) -> float | None:
+    """Returns the config's momentum, for Adam beta1; None if the optimizer has none."""
+    entry = OPTIMIZERS[config.optimizer.name]
+    return entry.arguments(config.optimizer).get(entry.momentum)
 
 
-def _is_weight(param: jax.Array) -> bool:
-    """Returns whether a parameter is neither of a norm nor a bias."""
-    return param.ndim > 1
+def _check_sgd(*, momentum: float, nesterov: bool, **_) -> None:
+    if nesterov and not momentum:
+        raise ConfigError("nesterov=True needs a momentum above 0")
 
 
-def _shrink(lr: float, weight_decay: float, all_parameters: bool) -> optax.GradientTransformation:
-    """Multiplies the parameters by 1 - lr · weight_decay, then adds the updates, and rounds in
-    between as PyTorch does.
+@optimizer(momentum="momentum", check=_check_sgd)
+def sgd(
+    lr: float,
+    *,
+    momentum: Fraction = 0.9,
+    nesterov: bool = False,
+    weight_decay: NonNegativeFloat = 5e-4,
+    decay_norms_and_biases: bool = True,
+) -> optax.GradientTransformation:
+    """Returns `torch.optim.SGD`: the weight decay is added to the gradient, the momentum buffer is
+    a running sum without dampening, the learning rate multiplies the buffer.
 
-    In float32 that product is close enough to 1 for its rounding to change the decay by percents,
-    so optax's sum of both would part from PyTorch's parameters by 1e-5 of their size in 200 steps.
-    Written so that neither a fused multiply-add nor the sum outside changes what is rounded:
-    `lost` and the differences from `param` are exact.
+    Args:
+        lr: learning rate.
+        momentum: factor of the momentum buffer.
+        nesterov: Nesterov's momentum.
+        weight_decay: weight decay, as in PyTorch.
+        decay_norms_and_biases: decay all parameters, as PyTorch does; or those of rank 2 and more.
     """
-    lost = 1 - (1 - lr * weight_decay)
+    import optax
 
-    def shrink(update: jax.Array, param: jax.Array) -> jax.Array:
-        return update if not decayed(param) else (param - param * lost + update) - param
+    from jaxcifar import updates
 
-    def decayed(param: jax.Array) -> bool:
-        return weight_decay > 0 and (all_parameters or _is_weight(param))
-
-    return optax.stateless(lambda updates, params: jax.tree.map(shrink, updates, params))
-
-
-def _clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """`torch.nn.utils.clip_grad_norm_`; optax's own leaves out the 1e-6."""
-
-    def clip(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
-        factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
-        return jax.tree.map(lambda grad: grad * factor, grads)
-
-    return optax.stateless(clip)
+    return optax.chain(
+        updates.add_decayed_weights(weight_decay, decay_norms_and_biases),
+        optax.trace(momentum, nesterov=nesterov),
+        optax.scale_by_learning_rate(lr),
+    )
 
 
-def _scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction m̂ / (√v̂ + eps). optax's own takes 1 - b2^t in float32, which cancels: over
-    200 steps that moves the parameters by up to 6e-6 of their size.
+@optimizer(momentum="b1")
+def adam(
+    lr: float,
+    *,
+    b1: Fraction = 0.9,
+    b2: Fraction = 0.999,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 5e-4,
+    decay_norms_and_biases: bool = True,
+) -> optax.GradientTransformation:
+    """Returns `torch.optim.Adam` (Kingma & Ba 2015), its weight decay added to the gradient.
+
+    Args:
+        lr: learning rate.
+        b1: decay of the gradient's moving average.
+        b2: decay of the squared gradient's moving average.
+        eps: added to the denominator.
+        weight_decay: weight decay, as in PyTorch.
+        decay_norms_and_biases: decay all parameters, as PyTorch does; or those of rank 2 and more.
     """
+    import optax
 
-    def init(params: optax.Params) -> optax.ScaleByAdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(jnp.int32(0), zeros, jax.tree.map(jnp.zeros_like, params))
+    from jaxcifar import updates
 
-    def update(
-        grads: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
-    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
-        count = state.count + 1
-        mu = jax.tree.map(lambda m, g: m + (1 - b1) * (g - m), state.mu, grads)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, grads)
-        left1 = -jnp.expm1(count * jnp.log(b1))  # 1 - b1^t
-        left2 = -jnp.expm1(count * math.log(b2)) if b2 else 1.0
-        direction = jax.tree.map(lambda m, v: m / left1 / (jnp.sqrt(v / left2) + eps), mu, nu)
-        return direction, optax.ScaleByAdamState(count, mu, nu)
+    return optax.chain(
+        updates.add_decayed_weights(weight_decay, decay_norms_and_biases),
+        updates.scale_by_adam(b1, b2, eps),
+        optax.scale_by_learning_rate(lr),
+    )
 
-    return optax.GradientTransformation(init, update)
+
+@optimizer(momentum="b1")
+def adamw(
+    lr: float,
+    *,
+    b1: Fraction = 0.9,
+    b2: Fraction = 0.999,
+    eps: PositiveFloat = 1e-8,
+    weight_decay: NonNegativeFloat = 5e-4,
+    decay_norms_and_biases: bool = True,
+) -> optax.GradientTransformation:
+    """Returns `torch.optim.AdamW` (Loshchilov & Hutter 2019): Adam, with the parameters multiplied
+    by 1 - lr · weight_decay. The arguments are `adam`'s.
+    """
+    import optax
+
+    from jaxcifar import updates
+
+    return optax.chain(
+        updates.scale_by_adam(b1, b2, eps),
+        optax.scale_by_learning_rate(lr),
+        updates.decouple_weight_decay(lr, weight_decay, decay_norms_and_biases),
+    )

@@ -1,7 +1,7 @@
-"""Devices: how many there are, the mesh over them, and how arrays lie on it.
+"""Devices: how many there are, the mesh over them, and how arrays are laid out on it.
 
-There is one mesh with one axis, `data`: batches are split over it, everything else is on every
-device. On a CPU the devices are virtual, and one is enough: XLA uses all cores for each.
+There is one mesh with one axis, `data`: batches are sharded over it, everything else is replicated.
+On a CPU the devices are virtual, and one is enough: XLA uses all cores for each.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxcifar import cache
-from jaxcifar.config import ConfigError
+from jaxcifar.spec import ConfigError
 
-# By default XLA leaves convolutions to YNNPACK too, where the kernel gradients of a ResNet-18 take
+# By default XLA runs convolutions in YNNPACK too, where the kernel gradients of a ResNet-18 take
 # two to three times as long. Small matrix products and reductions are faster there.
 CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": (
@@ -29,33 +29,42 @@ CPU_COMPILER_OPTIONS = {
 def setup(config: ConfigDict) -> Mesh:
     """Returns the mesh over all devices, creating virtual CPU devices if JAX has not started yet.
 
-    In a process where JAX is already initialised (a notebook) the devices that exist are used.
-    Compiled programs are kept in the user's cache, so that a second start compiles nothing.
+    In a process where JAX is already initialized (a notebook) the devices that exist are used, or
+    the first `parallel.cpu_devices` of them. Compiled programs are kept in the user's cache, so
+    that a second start compiles nothing.
     """
     _keep_freed_memory()
-    with contextlib.suppress(RuntimeError):  # JAX is initialised
+    with contextlib.suppress(RuntimeError):  # JAX is initialized
         jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or 1)
         # Steps queued to another thread need up to twice the memory, and take no less time.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+    devices = jax.devices()
+    if devices[0].platform == "cpu" and config.parallel.cpu_devices:
+        devices = devices[: config.parallel.cpu_devices]
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def describe(mesh: Mesh) -> str:
+    """Returns the number and kind of the mesh's devices."""
+    return f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str]:
-    """Returns what to tell XLA when compiling for the mesh's devices.
+    """Returns XLA's compiler options for the mesh's devices.
 
-    The CPU's option is experimental: an XLA that does not know it goes without, after a warning.
+    The CPU's option is experimental: where XLA does not know it, it is left out, with a warning.
     """
-    return _known(CPU_COMPILER_OPTIONS) if mesh.devices.flat[0].platform == "cpu" else {}
+    return _supported(CPU_COMPILER_OPTIONS) if mesh.devices.flat[0].platform == "cpu" else {}
 
 
 def check_fits(mesh: Mesh, num_bytes: int) -> None:
     """Checks that every device has room for `num_bytes` of data, with as much again to work in.
 
     Raises:
-        ConfigError: it has not; the message gives the numbers.
+        ConfigError: a device has less; the message gives the numbers.
     """
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # virtual devices share the machine's memory
@@ -71,7 +80,7 @@ def check_fits(mesh: Mesh, num_bytes: int) -> None:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array that every device holds whole."""
+    """Returns the sharding of an array of which every device holds a copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -84,7 +93,7 @@ def split_batch(mesh: Mesh, *arrays: jax.Array, axis: int = 0) -> tuple[jax.Arra
     return tuple(jax.lax.with_sharding_constraint(array, sharding) for array in arrays)
 
 
-def _known(options: dict[str, str]) -> dict[str, str]:
+def _supported(options: dict[str, str]) -> dict[str, str]:
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:
@@ -94,13 +103,13 @@ def _known(options: dict[str, str]) -> dict[str, str]:
 
 
 def _keep_freed_memory() -> None:
-    """Has glibc keep freed memory for the next allocation instead of giving it back.
+    """Tells glibc to keep freed memory for the next allocation instead of returning it to the
+    system.
 
-    XLA allocates what a step needs anew for every step: several hundred megabytes, whose page
-    faults take 10 % of a ResNet-18 step. This keeps what the main thread frees, which `setup`
-    therefore has run the steps; one heap for all threads (M_ARENA_MAX) would mix the compiler's
-    memory in, and steps would be slower in a process that compiled. Where there is no glibc
-    nothing changes.
+    XLA allocates the memory of every step anew: several hundred megabytes, whose page faults take
+    10 % of a ResNet-18 step. Only what the main thread frees is kept, which is why `setup` has the
+    main thread run the steps; one heap for all threads (M_ARENA_MAX) would mix in the compiler's
+    memory, and steps would be slower in a process that compiled. Without glibc nothing changes.
     """
     with contextlib.suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL("libc.so.6").mallopt

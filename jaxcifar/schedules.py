@@ -1,70 +1,144 @@
-"""PyTorch's learning-rate schedules: plain functions from the interval's number to a value.
+"""PyTorch's learning-rate schedules as plain functions: from a step to a value.
 
-They run on the host in float64; in float32 a cosine near its end would be off by as much as its
-value. Each is the closed form of the class of
-`torch.optim.lr_scheduler` that it names, with that class's parameter names and defaults: its value
-at `step` is what the optimizer has after `step` calls of `scheduler.step()`. Arguments out of
-range raise ConfigError, which is a ValueError; what is valid is in `config.SCHEMA`.
+They run on the host in float64; in float32 a cosine near its end is off by as much as its value.
+Each is the closed form of the class of `torch.optim.lr_scheduler` that it names, with that class's
+parameter names and defaults: its value at `step` is what the optimizer has after `step` calls of
+`scheduler.step()`. Arguments out of range raise ConfigError, which is a ValueError.
+
+A config chooses a schedule by the name that it is registered with, and sets its parameters as
+`schedule.<parameter>`. The run itself provides two: `lr`, which is optimizer.lr, and
+`total_steps`, the number of schedule intervals in the run. (A long file of short functions.)
 """
 
 import bisect
+import dataclasses
 import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
 
-from jaxcifar import config as config_lib
-from jaxcifar.config import ConfigError, check_arguments
+from jaxcifar import spec
+from jaxcifar.registry import Entry, Registry
+from jaxcifar.spec import (
+    ConfigError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenFraction,
+    PositiveFloat,
+    PositiveInt,
+)
 
-Schedule = Callable[[int], float]
+ScheduleFn = Callable[[int], float]
+
+Milestones = Annotated[tuple[NonNegativeInt, ...], spec.nonempty]
+DivFactor = Annotated[float, spec.more_than(1)]
+CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 
 
-def constant_lr(lr: float) -> Schedule:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScheduleEntry(Entry):
+    """A registered schedule.
+
+    `momentum` is the function of what it does to the momentum (for Adam: beta1), whose parameters
+    may be set too. `run_defaults` names required parameters that a config may leave unset, and what
+    the run provides for them: "lr" or "total_steps". A schedule that `follows_metric` is a function
+    (state, metric, ...) -> state, called after every epoch.
+    """
+
+    momentum: Callable[..., ScheduleFn] | None = None
+    run_defaults: dict[str, str] = dataclasses.field(default_factory=dict)
+    follows_metric: bool = False
+
+    def __post_init__(self):
+        if self.momentum:
+            for name, parameter in spec.parameters(self.momentum).items():
+                if name not in PROVIDED_BY_RUN:
+                    self.parameters.setdefault(name, parameter)
+        for name, source in self.run_defaults.items():
+            parameter = self.parameters[name]
+            meaning = f"{parameter.meaning} (default: {PROVIDED_BY_RUN[source]})"
+            self.parameters[name] = dataclasses.replace(parameter, default=None, meaning=meaning)
+
+
+PROVIDED_BY_RUN = {
+    "lr": "optimizer.lr",
+    "total_steps": "to the end of the run",
+    "state": "",  # of a schedule that follows a metric
+    "metric": "",
+}
+SCHEDULES = Registry("schedule", reserved=PROVIDED_BY_RUN, entry_type=ScheduleEntry)
+schedule = SCHEDULES.register
+
+
+@schedule("constant")
+def constant_lr(lr: float) -> ScheduleFn:
     """Returns the schedule that is always `lr`."""
     return lambda step: lr
 
 
-def step_lr(lr: float, *, step_size: int, gamma: float = 0.1) -> Schedule:
-    """Returns lr · gamma^⌊step / step_size⌋ (StepLR)."""
-    check_arguments("optimizer", lr=lr)
-    check_arguments("schedule", step_size=step_size, gamma=gamma)
+@schedule("step")
+def step_lr(lr: PositiveFloat, *, step_size: PositiveInt, gamma: PositiveFloat = 0.1) -> ScheduleFn:
+    """Returns lr · gamma^⌊step / step_size⌋ (StepLR).
+
+    Args:
+        step_size: intervals between decays.
+        gamma: factor of a decay.
+    """
     return lambda step: lr * gamma ** (step // step_size)
 
 
-def multistep_lr(lr: float, *, milestones: Sequence[int], gamma: float = 0.1) -> Schedule:
-    """Returns lr · gamma^(number of milestones ≤ step) (MultiStepLR); repeated ones count again."""
-    milestones = tuple(sorted(milestones))
-    check_arguments("optimizer", lr=lr)
-    check_arguments("schedule", milestones=milestones, gamma=gamma)
+@schedule("multistep")
+def multistep_lr(
+    lr: PositiveFloat, *, milestones: Milestones, gamma: PositiveFloat = 0.1
+) -> ScheduleFn:
+    """Returns lr · gamma^(number of milestones ≤ step) (MultiStepLR); repeated ones count again.
+
+    Args:
+        milestones: intervals after which a decay comes.
+        gamma: factor of a decay.
+    """
+    milestones = sorted(milestones)
     return lambda step: lr * gamma ** bisect.bisect_right(milestones, step)
 
 
-def exponential_lr(lr: float, *, gamma: float) -> Schedule:
-    """Returns lr · gamma^step (ExponentialLR)."""
-    check_arguments("optimizer", lr=lr)
-    check_arguments("schedule", gamma=gamma)
+@schedule("exponential")
+def exponential_lr(lr: PositiveFloat, *, gamma: PositiveFloat) -> ScheduleFn:
+    """Returns lr · gamma^step (ExponentialLR).
+
+    Args:
+        gamma: factor of every interval.
+    """
     return lambda step: lr * gamma**step
 
 
-def cosine_annealing_lr(lr: float, *, T_max: int, eta_min: float = 0.0) -> Schedule:
+@schedule("cosine", run_defaults={"T_max": "total_steps"})
+def cosine_annealing_lr(
+    lr: PositiveFloat, *, T_max: PositiveInt, eta_min: NonNegativeFloat = 0.0
+) -> ScheduleFn:
     """Returns eta_min + (lr - eta_min) · (1 + cos(π · step / T_max)) / 2 (CosineAnnealingLR).
 
     After T_max it rises again, as PyTorch's recursion does; a period is 2 · T_max.
+
+    Args:
+        T_max: intervals until eta_min is reached.
+        eta_min: lowest learning rate.
     """
-    check_arguments("optimizer", lr=lr)
-    check_arguments("schedule", T_max=T_max, eta_min=eta_min)
     return lambda step: _cosine(lr, eta_min, step / T_max)
 
 
+@schedule("cosine_warm_restarts")
 def cosine_annealing_warm_restarts(
-    lr: float, *, T_0: int, T_mult: int = 1, eta_min: float = 0.0
-) -> Schedule:
+    lr: PositiveFloat, *, T_0: PositiveInt, T_mult: PositiveInt = 1, eta_min: NonNegativeFloat = 0.0
+) -> ScheduleFn:
     """Returns SGDR's schedule (CosineAnnealingWarmRestarts; Loshchilov & Hutter 2017): a cosine
     from lr to eta_min over T_0 intervals, begun again whenever it ends, each T_mult times longer.
-    """
-    check_arguments("optimizer", lr=lr)
-    check_arguments("schedule", T_0=T_0, T_mult=T_mult, eta_min=eta_min)
 
-    def schedule(step: int) -> float:
+    Args:
+        T_0: intervals until the first restart.
+        T_mult: factor from one cycle's length to the next.
+        eta_min: lowest learning rate.
+    """
+
+    def value(step: int) -> float:
         length = T_0
         if T_mult == 1:
             step %= T_0
@@ -73,159 +147,197 @@ def cosine_annealing_warm_restarts(
             length *= T_mult
         return _cosine(lr, eta_min, step / length)
 
-    return schedule
+    return value
 
 
+@spec.checked
+def one_cycle_momentum(
+    *,
+    total_steps: PositiveInt,
+    pct_start: OpenFraction = 0.3,
+    anneal_strategy: Literal["cos", "linear"] = "cos",
+    base_momentum: OpenFraction = 0.85,
+    max_momentum: OpenFraction = 0.95,
+    three_phase: bool = False,
+) -> ScheduleFn:
+    """Returns the momentum (for Adam: beta1) that OneCycleLR sets: from max_momentum down to
+    base_momentum while the learning rate rises, and back while it falls. The other arguments are
+    `one_cycle_lr`'s.
+
+    Args:
+        base_momentum: lowest momentum.
+        max_momentum: highest momentum.
+    """
+    _check_order(base_momentum=base_momentum, max_momentum=max_momentum)
+    values = (max_momentum, base_momentum, max_momentum)
+    return _one_cycle(values, total_steps, pct_start, anneal_strategy, three_phase)
+
+
+@schedule("onecycle", momentum=one_cycle_momentum)
 def one_cycle_lr(
     *,
-    max_lr: float,
-    total_steps: int,
-    pct_start: float = 0.3,
-    anneal_strategy: str = "cos",
-    div_factor: float = 25.0,
-    final_div_factor: float = 1e4,
+    max_lr: PositiveFloat,
+    total_steps: PositiveInt,
+    pct_start: OpenFraction = 0.3,
+    anneal_strategy: Literal["cos", "linear"] = "cos",
+    div_factor: DivFactor = 25.0,
+    final_div_factor: DivFactor = 1e4,
     three_phase: bool = False,
-) -> Schedule:
+) -> ScheduleFn:
     """Returns the 1cycle learning rate (OneCycleLR; Smith & Topin 2018).
 
     It rises from max_lr / div_factor to max_lr until step pct_start · total_steps - 1 and falls
-    until total_steps - 1 to its start / final_div_factor; with three_phase it falls back to its
-    start as fast as it rose, then to that end. Between, cosine or linear interpolation. At
-    total_steps, the last step that PyTorch allows, the last phase's formula is past its end.
+    until total_steps - 1 to its initial value / final_div_factor; with three_phase it falls back to
+    its initial value as fast as it rose, then to that end. At total_steps, the last step that
+    PyTorch allows, the last phase is extrapolated.
+
+    Args:
+        max_lr: highest learning rate.
+        total_steps: length of the cycle.
+        pct_start: share of the cycle in which the learning rate rises.
+        anneal_strategy: how the phases interpolate.
+        div_factor: the cycle starts at max_lr / div_factor.
+        final_div_factor: it ends at its initial value / final_div_factor.
+        three_phase: fall as fast as it rose, then anneal.
 
     Raises:
         ConfigError: an argument is out of range, or makes a phase of no length, where PyTorch
             divides by zero; from the schedule: the step is not in 0 ... total_steps.
     """
-    check_arguments("schedule", max_lr=max_lr, div_factor=div_factor)
-    check_arguments("schedule", final_div_factor=final_div_factor)
-    start = max_lr / div_factor
-    shape = (total_steps, pct_start, anneal_strategy, three_phase)
-    return _one_cycle((start, max_lr, start / final_div_factor), *shape)
+    initial = max_lr / div_factor
+    values = (initial, max_lr, initial / final_div_factor)
+    return _one_cycle(values, total_steps, pct_start, anneal_strategy, three_phase)
 
 
-def one_cycle_momentum(
-    *,
-    total_steps: int,
-    pct_start: float = 0.3,
-    anneal_strategy: str = "cos",
-    base_momentum: float = 0.85,
-    max_momentum: float = 0.95,
-    three_phase: bool = False,
-) -> Schedule:
-    """Returns the momentum (for Adam: beta1) that OneCycleLR sets: from max_momentum down to
-    base_momentum while the learning rate rises, and back while it falls. See `one_cycle_lr`.
-    """
-    _check_momentum(base_momentum, max_momentum)
-    shape = (total_steps, pct_start, anneal_strategy, three_phase)
-    return _one_cycle((max_momentum, base_momentum, max_momentum), *shape)
-
-
-def cyclic_lr(
-    *,
-    base_lr: float,
-    max_lr: float,
-    step_size_up: int = 2000,
-    step_size_down: int | None = None,
-    mode: str = "triangular",
-    gamma: float = 1.0,
-) -> Schedule:
-    """Returns the cyclical learning rate (CyclicLR; Smith 2017).
-
-    It rises linearly from base_lr to max_lr in step_size_up steps and falls back in
-    step_size_down (None: as many). In mode 'triangular2' the c-th cycle is 2^(c-1) times less
-    high, in 'exp_range' the height is multiplied by gamma^step.
-    """
-    check_arguments("schedule", base_lr=base_lr, max_lr=max_lr)
-    if base_lr > max_lr:
-        raise ConfigError(f"base_lr={base_lr!r} is not valid: it must not exceed max_lr={max_lr!r}")
-    height = _cycle_height(step_size_up, step_size_down, mode, gamma)
-    return lambda step: base_lr + (max_lr - base_lr) * height(step)
-
-
+@spec.checked
 def cyclic_momentum(
     *,
-    base_momentum: float = 0.8,
-    max_momentum: float = 0.9,
-    step_size_up: int = 2000,
-    step_size_down: int | None = None,
-    mode: str = "triangular",
-    gamma: float = 1.0,
-) -> Schedule:
+    base_momentum: OpenFraction = 0.8,
+    max_momentum: OpenFraction = 0.9,
+    step_size_up: PositiveInt = 2000,
+    step_size_down: PositiveInt | None = None,
+    mode: CyclicMode = "triangular",
+    gamma: PositiveFloat = 1.0,
+) -> ScheduleFn:
     """Returns the momentum (for Adam: beta1) that CyclicLR sets: max_momentum where the learning
-    rate is lowest, base_momentum at its peak. See `cyclic_lr`.
+    rate is lowest, base_momentum at its peak. The other arguments are `cyclic_lr`'s.
+
+    Args:
+        base_momentum: lowest momentum.
+        max_momentum: highest momentum.
     """
-    _check_momentum(base_momentum, max_momentum)
-    height = _cycle_height(step_size_up, step_size_down, mode, gamma)
-    return lambda step: max_momentum - (max_momentum - base_momentum) * height(step)
+    _check_order(base_momentum=base_momentum, max_momentum=max_momentum)
+    amplitude = _cycle_amplitude(step_size_up, step_size_down, mode, gamma)
+    return lambda step: max_momentum - (max_momentum - base_momentum) * amplitude(step)
 
 
-def warm_up(schedule: Schedule, *, warmup: int, start_factor: float = 1 / 3) -> Schedule:
+@schedule("cyclic", momentum=cyclic_momentum, run_defaults={"base_lr": "lr"})
+def cyclic_lr(
+    *,
+    base_lr: PositiveFloat,
+    max_lr: PositiveFloat,
+    step_size_up: PositiveInt = 2000,
+    step_size_down: PositiveInt | None = None,
+    mode: CyclicMode = "triangular",
+    gamma: PositiveFloat = 1.0,
+) -> ScheduleFn:
+    """Returns the cyclical learning rate (CyclicLR; Smith 2017).
+
+    It rises linearly from base_lr to max_lr and falls back. In mode 'triangular2' the amplitude is
+    halved after every cycle, in 'exp_range' it is multiplied by gamma^step.
+
+    Args:
+        base_lr: lowest learning rate.
+        max_lr: highest learning rate.
+        step_size_up: intervals of a rise.
+        step_size_down: intervals of a fall (None: step_size_up).
+        mode: how the amplitude changes.
+        gamma: in mode 'exp_range', factor of every interval.
+    """
+    _check_order(base_lr=base_lr, max_lr=max_lr)
+    amplitude = _cycle_amplitude(step_size_up, step_size_down, mode, gamma)
+    return lambda step: base_lr + (max_lr - base_lr) * amplitude(step)
+
+
+@spec.checked
+def warm_up(
+    schedule: ScheduleFn,
+    *,
+    warmup: NonNegativeInt,
+    start_factor: Annotated[float, spec.between(0, 1, "right")] = 1 / 3,
+) -> ScheduleFn:
     """Returns `schedule` with `warmup` intervals in front of it that rise linearly from
     start_factor times its first value to that value (LinearLR, then `schedule`, in a SequentialLR
     with the milestone `warmup`).
     """
-    check_arguments("schedule", warmup=warmup, start_factor=start_factor)
 
-    def warmed(step: int) -> float:
+    def value(step: int) -> float:
         if step >= warmup:
             return schedule(step - warmup)
         return schedule(0) * (start_factor + (1 - start_factor) * step / warmup)
 
-    return warmed
+    return value
 
 
 def plateau_start(lr: float) -> dict[str, Any]:
-    """Returns what `reduce_lr_on_plateau` knows before the first epoch; JSON can hold it."""
+    """Returns the state of `reduce_lr_on_plateau` before the first epoch; JSON can hold it."""
     return {"lr": lr, "best": None, "num_bad_epochs": 0, "cooldown_counter": 0}
 
 
+@schedule("plateau", follows_metric=True)
 def reduce_lr_on_plateau(
     state: dict[str, Any],
     metric: float,
     *,
-    mode: str = "min",
-    factor: float = 0.1,
-    patience: int = 10,
-    threshold: float = 1e-4,
-    threshold_mode: str = "rel",
-    cooldown: int = 0,
-    min_lr: float = 0.0,
-    eps: float = 1e-8,
+    mode: Literal["min", "max"] = "min",
+    factor: OpenFraction = 0.1,
+    patience: NonNegativeInt = 10,
+    threshold: NonNegativeFloat = 1e-4,
+    threshold_mode: Literal["rel", "abs"] = "rel",
+    cooldown: NonNegativeInt = 0,
+    min_lr: NonNegativeFloat = 0.0,
+    eps: NonNegativeFloat = 1e-8,
 ) -> dict[str, Any]:
     """Returns the state after an epoch with that metric; its `lr` is the next epoch's
     (ReduceLROnPlateau).
 
     An epoch is good if the metric is better than the best by more than the threshold. After
-    more than `patience` bad epochs the learning rate is multiplied by `factor`, but not below
-    min_lr, and not if it would change by eps or less; then `cooldown` epochs count as neither.
+    more than `patience` bad epochs the learning rate is multiplied by `factor`.
+
+    Args:
+        state: what this returned after the epoch before, or `plateau_start`'s.
+        metric: val_loss in mode 'min', val_acc in mode 'max'.
+        mode: decay when val_loss no longer falls ('min') or val_acc no longer rises ('max').
+        factor: factor of a decay.
+        patience: epochs without improvement that are tolerated.
+        threshold: the smallest improvement that counts.
+        threshold_mode: whether threshold is relative to the best value or absolute.
+        cooldown: epochs after a decay in which none counts as bad.
+        min_lr: lowest learning rate.
+        eps: decays of this size and below are skipped.
     """
-    check_arguments("schedule", factor=factor, patience=patience, threshold=threshold)
-    check_arguments("schedule", threshold_mode=threshold_mode, cooldown=cooldown)
-    check_arguments("schedule", min_lr=min_lr, eps=eps)
-    _check_mode(mode, config_lib.PLATEAU_MODES)
-    lr, best, bad, cooling = (
+    lr, best, num_bad_epochs, cooldown_counter = (
         state[name] for name in ("lr", "best", "num_bad_epochs", "cooldown_counter")
     )
     sign = 1 if mode == "max" else -1
     if best is None:
-        better = True
+        is_better = True
     elif threshold_mode == "rel":
-        better = sign * metric > sign * best * (1 + sign * threshold)
+        is_better = sign * metric > sign * best * (1 + sign * threshold)
     else:
-        better = sign * metric > sign * best + threshold
-    best, bad = (metric, 0) if better else (best, bad + 1)
-    if cooling:
-        cooling, bad = cooling - 1, 0
-    if bad > patience:
-        lowered = max(lr * factor, min_lr)
-        lr = lowered if lr - lowered > eps else lr
-        cooling, bad = cooldown, 0
-    return {"lr": lr, "best": best, "num_bad_epochs": bad, "cooldown_counter": cooling}
+        is_better = sign * metric > sign * best + threshold
+    best, num_bad_epochs = (metric, 0) if is_better else (best, num_bad_epochs + 1)
+    if cooldown_counter:
+        cooldown_counter, num_bad_epochs = cooldown_counter - 1, 0
+    if num_bad_epochs > patience:
+        new_lr = max(lr * factor, min_lr)
+        lr = new_lr if lr - new_lr > eps else lr
+        cooldown_counter, num_bad_epochs = cooldown, 0
+    return dict(zip(state, (lr, best, num_bad_epochs, cooldown_counter), strict=True))
 
 
-def _cosine(high: float, low: float, part: float) -> float:
-    return low + (high - low) * (1 + math.cos(math.pi * part)) / 2
+def _cosine(start: float, end: float, fraction: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * fraction)) / 2
 
 
 def _one_cycle(
@@ -234,18 +346,8 @@ def _one_cycle(
     pct_start: float,
     anneal_strategy: str,
     three_phase: bool,
-) -> Schedule:
+) -> ScheduleFn:
     """Returns the path from the first of the values to the second and on to the third."""
-    if isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
-        raise ConfigError(
-            f"total_steps={total_steps!r} is not valid: it must be a whole number, 1 or more"
-        )
-    check_arguments(
-        "schedule",
-        pct_start=pct_start,
-        anneal_strategy=anneal_strategy,
-        three_phase=three_phase,
-    )
     first, second, third = values
     rise = pct_start * total_steps
     phases = [(0.0, rise - 1, first, second)]
@@ -258,26 +360,21 @@ def _one_cycle(
             "phase of no length"
         )
 
-    def schedule(step: int) -> float:
+    def value(step: int) -> float:
         if not 0 <= step <= total_steps:
-            raise ConfigError(
-                f"step={step!r} is not valid: the cycle has total_steps={total_steps} steps"
-            )
+            raise ConfigError(f"step={step!r} is not valid: the cycle has {total_steps=} steps")
         begin, end, a, b = next((phase for phase in phases if step <= phase[1]), phases[-1])
-        part = (step - begin) / (end - begin)
-        return _cosine(a, b, part) if anneal_strategy == "cos" else a + (b - a) * part
+        fraction = (step - begin) / (end - begin)
+        return _cosine(a, b, fraction) if anneal_strategy == "cos" else a + (b - a) * fraction
 
-    return schedule
+    return value
 
 
-def _cycle_height(
+def _cycle_amplitude(
     step_size_up: int, step_size_down: int | None, mode: str, gamma: float
-) -> Schedule:
-    """Returns how far a cycle is from its base at a step, as a share of its full height."""
-    step_size_down = step_size_up if step_size_down is None else step_size_down
-    check_arguments("schedule", step_size_up=step_size_up, step_size_down=step_size_down)
-    check_arguments("schedule", gamma=gamma)
-    _check_mode(mode, config_lib.CYCLIC_MODES)
+) -> ScheduleFn:
+    """Returns the distance from the cycle's base at a step, as a fraction of its first peak."""
+    step_size_down = step_size_down or step_size_up
     length = step_size_up + step_size_down
     scale = {
         "triangular": lambda cycle, step: 1.0,
@@ -285,25 +382,18 @@ def _cycle_height(
         "exp_range": lambda cycle, step: gamma**step,
     }[mode]
 
-    def height(step: int) -> float:
+    def amplitude(step: int) -> float:
         cycle, within = divmod(step, length)
-        rising = within <= step_size_up
-        part = within / step_size_up if rising else (length - within) / step_size_down
-        return part * scale(cycle, step)
+        is_rising = within <= step_size_up
+        fraction = within / step_size_up if is_rising else (length - within) / step_size_down
+        return fraction * scale(cycle, step)
 
-    return height
-
-
-def _check_mode(mode: str, valid: Sequence[str]) -> None:
-    if mode not in valid:
-        names = ", ".join(map(repr, valid))
-        raise ConfigError(f"mode={mode!r} is not valid: it must be one of {names}")
+    return amplitude
 
 
-def _check_momentum(base_momentum: float, max_momentum: float) -> None:
-    check_arguments("schedule", base_momentum=base_momentum, max_momentum=max_momentum)
-    if base_momentum > max_momentum:
+def _check_order(**ends: float) -> None:
+    (low_name, low), (high_name, high) = ends.items()
+    if low > high:
         raise ConfigError(
-            f"base_momentum={base_momentum!r} is not valid: it must not exceed "
-            f"max_momentum={max_momentum!r}"
+            f"{low_name}={low!r} is not valid: it must not exceed {high_name}={high!r}"
         )

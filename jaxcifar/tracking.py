@@ -1,20 +1,17 @@
-"""What a run shows and writes while it runs: the progress bar, metrics.jsonl, W&B."""
+"""What a run reports while it runs: the progress bar, metrics.jsonl, Weights & Biases."""
 
 import importlib.util
-import json
 import os
 import pathlib
-import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import rich.console
-import rich.progress
 from ml_collections import ConfigDict
 
-from jaxcifar.config import ConfigError
-
-PLAIN_SECONDS = 30  # where output is no terminal: at most one line in this time within an epoch
+from jaxcifar.console import ProgressBar
+from jaxcifar.run import Run
+from jaxcifar.spec import ConfigError
 
 
 class Tracker:
@@ -24,74 +21,59 @@ class Tracker:
     lines. Every epoch's record goes to `metrics.jsonl` and to W&B.
     """
 
-    def __init__(self, workdir: pathlib.Path, config: ConfigDict, *, epochs_done: int, steps: int):
-        """Starts reporting on a run of which `epochs_done` epochs are done; `steps` is the number
-        of training steps of the whole run. Records of later epochs, which a resumed run makes
-        again, are dropped from `metrics.jsonl`.
+    def __init__(self, run: Run, *, epochs_done: int, num_steps: int):
+        """Starts reporting on a run of `num_steps` training steps, `epochs_done` of whose epochs
+        are done. Records of later epochs are dropped.
         """
-        self._path = workdir / "metrics.jsonl"
-        lines = self._path.read_text().splitlines(True) if self._path.exists() else []
-        self._path.write_text("".join(lines[:epochs_done]))
-        self._num_epochs = config.num_epochs
-        self._steps = steps
-        self._console = rich.console.Console(highlight=False)
-        self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
-            rich.progress.TaskProgressColumn(),
-            rich.progress.TextColumn("left"),
-            rich.progress.TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
-        self._task = self._bar.add_task("starting", total=steps)
-        self._last_line = time.monotonic()
-        self._wandb = _start_wandb(workdir, config)
+        self._run = run
+        run.keep_records(epochs_done)
+        self._bar = ProgressBar("starting", num_steps, "steps")
+        self._wandb = _start_wandb(run.directory, run.config)
 
     def __enter__(self) -> "Tracker":
-        self._bar.start()
+        self._bar.__enter__()
         return self
 
     def __exit__(self, *exception) -> None:
-        self._bar.stop()
+        self._bar.__exit__(*exception)
         if self._wandb:
             self._wandb.finish(exit_code=0 if exception[0] is None else 1)
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Prints a line above the bar."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._bar.print(text)
 
     def update(self, epoch: int, step: int, loss: float, accuracy: float, speed: float) -> None:
-        """Shows where the run is: epoch from 1, steps made, means of the epoch, images/s."""
-        text = (
-            f"epoch {epoch}/{self._num_epochs}  loss {loss:.3f}  acc {accuracy:5.2f} %  "
-            f"{speed:,.0f} images/s"
+        """Shows where the run is: epoch from 1, steps done, means of the epoch, images/s."""
+        self._bar.update(
+            step,
+            f"epoch {epoch}/{self._run.config.num_epochs}  loss {loss:.3f}  acc {accuracy:5.2f} %  "
+            f"{speed:,.0f} images/s",
         )
-        self._bar.update(self._task, completed=step, description=text)
-        if self._bar.disable and time.monotonic() - self._last_line > PLAIN_SECONDS:
-            self._last_line = time.monotonic()
-            self.say(f"{text}  step {step}/{self._steps}")
+
+    def evaluating(self, what: str) -> Callable[[int, int], None]:
+        """Returns a function that shows how many images of how many have been scored."""
+        return lambda done, total: self._bar.update(
+            description=f"{what}: {done:,} of {total:,} images"
+        )
 
     def log_epoch(self, record: dict[str, float]) -> None:
-        """Writes an epoch's record."""
-        with open(self._path, "a") as file:
-            file.write(json.dumps(record) + "\n")
+        """Reports an epoch's record."""
+        self._run.add_record(record)
         if self._wandb:
             self._wandb.log(record, step=record["epoch"])
-        self._last_line = time.monotonic()
-        self.say(
+        self.info(
             "epoch {epoch:3d}  train loss {train_loss:.4f} acc {train_acc:5.2f} %  "
             "val loss {val_loss:.4f} acc {val_acc:5.2f} %  lr {lr:.3g}  "
             "{images_per_second:,.0f} images/s  {seconds:.1f} s".format(**record)
         )
 
-    @property
-    def wants_histograms(self) -> bool:
-        """Whether anyone would see gradient histograms."""
-        return self._wandb is not None
+    def wants_histograms(self, epoch: int) -> bool:
+        """Returns whether gradient histograms are due after so many epochs, and W&B is there."""
+        every = self._run.config.wandb.histogram_every
+        return self._wandb is not None and every > 0 and epoch % every == 0
 
-    def log_histograms(self, epoch: int, gradients: dict[str, Any]) -> None:
+    def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
         """Sends a histogram of each layer's gradients (arrays by name) to W&B."""
         import wandb
 
@@ -110,23 +92,23 @@ class Tracker:
 
 
 def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
-    """Returns the W&B run, or None where W&B is disabled or not installed. Never asks."""
-    asked = config.wandb.mode
-    mode = os.environ.get("WANDB_MODE", "") if asked == "auto" else asked
+    """Returns the W&B run, or None where W&B is disabled or not installed. Never prompts."""
+    requested = config.wandb.mode
+    mode = os.environ.get("WANDB_MODE", "") if requested == "auto" else requested
     if mode == "disabled":
         return None
     if importlib.util.find_spec("wandb") is None:
-        if asked == "auto":
+        if requested == "auto":
             print("W&B is not installed: this run is tracked in metrics.jsonl alone.")
             return None
-        raise ConfigError(f"config.wandb.mode={asked!r} needs W&B: pip install wandb")
+        raise ConfigError(f"config.wandb.mode={requested!r} needs W&B: pip install wandb")
     import wandb
 
     has_key = mode != "offline" and wandb.login(prompt=False, verify=False)
     if mode == "online" and not has_key:
         raise ConfigError(
             "W&B is to run online but no key is configured: set WANDB_API_KEY, run `wandb login`, "
-            "or choose --config.wandb.mode=offline"
+            "or choose config.wandb.mode='offline'"
         )
     mode = mode or ("online" if has_key else "offline")
     common = {
@@ -138,9 +120,9 @@ def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
     try:
         return wandb.init(mode=mode, settings=_wandb_settings(), **common)
     except wandb.errors.Error as error:
-        if asked != "auto":
+        if requested != "auto":
             raise ConfigError(
-                f"W&B cannot be reached ({error}); choose --config.wandb.mode=offline"
+                f"W&B cannot be reached ({error}); choose config.wandb.mode='offline'"
             ) from error
         print(f"W&B cannot be reached ({error}): this run is tracked offline.")
         return wandb.init(mode="offline", settings=_wandb_settings(), **common)
@@ -149,5 +131,5 @@ def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
 def _wandb_settings() -> Any:
     import wandb
 
-    # silent: the run's own lines say what it does; 30 s instead of 90 until the network is given up
+    # silent: the run reports for itself; it waits 30 s for the network instead of 90
     return wandb.Settings(silent=True, init_timeout=30)

@@ -10,24 +10,24 @@ weights of ResNet-18 are downloaded from the Hugging Face hub.
 from absl import flags
 
 from jaxcifar import cli
-from jaxcifar.config import ConfigError
+from jaxcifar.spec import ConfigError
 
 _INPUT = flags.DEFINE_string("input", None, "a .safetensors or .pth file (default: download)")
 _OUTPUT = flags.DEFINE_string("output", None, "the directory to make; it must not exist")
 
 
-def main(_: list[str]) -> int:
+def main() -> int:
     """Ports the file and says what it was; returns the exit code."""
     if not _OUTPUT.value:
         raise ConfigError("--output is missing: name the directory to make")
 
-    from jaxcifar import weights  # here: --help and errors need not wait for JAX
+    from jaxcifar import pretrained  # here: --help and mistakes need not wait for JAX
 
     if _INPUT.value is None:
-        source = f"https://huggingface.co/{weights.TORCHVISION['resnet18'].repo}"
-        about = weights.port(weights.download("resnet18"), _OUTPUT.value, source)
+        source = pretrained.TORCHVISION["resnet18"].url
+        about = pretrained.port(pretrained.download("resnet18"), _OUTPUT.value, source)
     else:
-        about = weights.port(_INPUT.value, _OUTPUT.value)
+        about = pretrained.port(_INPUT.value, _OUTPUT.value)
     model = about["model"]
     print(
         f"{model['name']} of width {model['width']}, {model['stem']} stem, {model['head']} head, "

@@ -3,15 +3,13 @@
 python scripts/pytorch_baseline.py --part=1 --data=DIR|FILE.npz [--epochs=5] [--seed=42]
 
 The data is an image folder (train/<class>/*, test/<class>/*), or an .npz with uint8 images and
-labels: train_images, train_labels, test_images, test_labels. torchvision's models and transforms
-are used where torchvision can be imported; a ResNet-18 of its own where it cannot (part 3's
-transforms need it). On a GPU: channels_last, bfloat16 autocast, torch.compile, fused optimizers.
+labels: train_images, train_labels, test_images, test_labels. Parts 2 and 3 need torchvision. On a
+GPU: channels_last, bfloat16 autocast, torch.compile, fused optimizers.
 """
 
 import argparse
 import json
 import pathlib
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -21,32 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
+from torchvision_compat import import_torchvision
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
-
-
-def import_torchvision():
-    """Returns torchvision, or None where it is not installed.
-
-    Beside a CPU build of torch, PyPI's torchvision lacks its compiled operators, and the import
-    fails for want of two definitions that models and transforms never use: they are declared.
-    """
-    try:
-        import torchvision
-    except ImportError:
-        return None
-    except RuntimeError:
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        import_torchvision.library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            schema = f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-            import_torchvision.library.define(schema)
-        import torchvision
-    import torchvision.models
-    import torchvision.transforms.v2
-
-    return torchvision
 
 
 class Images(Dataset):
@@ -67,7 +42,7 @@ class SimpleCNN(nn.Module):
     """The study's first network."""
 
     def __init__(self, num_classes: int):
-        """Makes the layers, with PyTorch's default initialisation."""
+        """Makes the layers, with PyTorch's default initialization."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
@@ -84,57 +59,12 @@ class SimpleCNN(nn.Module):
         return self.fc2(self.dropout(x))
 
 
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
-            self.downsample = nn.Sequential(shortcut, nn.BatchNorm2d(outputs))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        y = functional.relu(self.bn1(self.conv1(x)))
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return functional.relu(self.bn2(self.conv2(y)) + shortcut)
-
-
-class ResNet18(nn.Module):
-    """ResNet-18 with the CIFAR stem, for where torchvision cannot be imported."""
-
-    def __init__(self, num_classes: int):
-        """Makes the layers, initialised as torchvision's."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
-        self.layers = nn.Sequential(
-            *(_Block(widths[i], widths[i + 1], 2 if i in (2, 4, 6) else 1) for i in range(8))
-        )
-        self.fc = nn.Linear(512, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
-        x = self.layers(functional.relu(self.bn1(self.conv1(x))))
-        return self.fc(x.mean((2, 3)))
-
-
 def make_resnet18(num_classes: int, *, mlp_head: bool) -> nn.Module:
-    """Returns a ResNet-18 with the CIFAR stem, torchvision's where it can be imported."""
-    torchvision = import_torchvision()
-    if torchvision is None:
-        model = ResNet18(num_classes)
-    else:
-        model = torchvision.models.resnet18(weights=None)
-        model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        model.maxpool = nn.Identity()
-        model.fc = nn.Linear(512, num_classes)
+    """Returns torchvision's ResNet-18 with the CIFAR stem."""
+    model = import_torchvision().models.resnet18(weights=None)
+    model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
+    model.maxpool = nn.Identity()
+    model.fc = nn.Linear(512, num_classes)
     if mlp_head:
         model.fc = nn.Sequential(
             *(nn.BatchNorm1d(512), nn.Dropout(0.5), nn.Linear(512, 512)),
@@ -160,18 +90,18 @@ class Recipe(NamedTuple):
 def make_recipe(part: int, num_classes: int, device: torch.device) -> Recipe:
     """Returns the recipe of part 1, 2 or 3, its model on `device`."""
     schedules = torch.optim.lr_scheduler
-    simple = part == 1
-    model = SimpleCNN(num_classes) if simple else make_resnet18(num_classes, mlp_head=part == 3)
+    is_simple = part == 1
+    model = SimpleCNN(num_classes) if is_simple else make_resnet18(num_classes, mlp_head=part == 3)
     model = model.to(device, memory_format=torch.channels_last)
     fused = {"fused": True} if device.type == "cuda" else {}
     if part == 3:
         optimizer = torch.optim.AdamW(model.parameters(), 5e-4, weight_decay=5e-4, **fused)
     else:
-        lr = 0.01 if simple else 0.005
+        lr = 0.01 if is_simple else 0.005
         optimizer = torch.optim.SGD(
             model.parameters(), lr, momentum=0.9, weight_decay=5e-4, **fused
         )
-    if simple:
+    if is_simple:
         plan = (128, 5, lambda o, epochs, steps: schedules.StepLR(o, 10, 0.5), False)
     elif part == 2:
         plan = (64, 5, lambda o, epochs, steps: schedules.CosineAnnealingLR(o, epochs), False)
@@ -192,19 +122,16 @@ def make_recipe(part: int, num_classes: int, device: torch.device) -> Recipe:
 
 
 def plain_transform(image: np.ndarray) -> torch.Tensor:
-    """Returns the normalised image, float32 [3, 32, 32]."""
+    """Returns the normalized image, float32 [3, 32, 32]."""
     tensor = torch.from_numpy(image).permute(2, 0, 1).float().div_(255)
     return tensor.sub_(torch.tensor(MEAN)[:, None, None]).div_(torch.tensor(STD)[:, None, None])
 
 
 def augment_transform() -> Callable:
-    """Returns part 3's augmentation and normalisation, with torchvision's transforms on PIL
+    """Returns part 3's augmentation and normalization, with torchvision's transforms on PIL
     images, as its documentation shows them.
     """
-    torchvision = import_torchvision()
-    if torchvision is None:
-        raise SystemExit("part 3's augmentation needs torchvision: pip install torchvision")
-    v2 = torchvision.transforms.v2
+    v2 = import_torchvision().transforms.v2
     return v2.Compose(
         [
             v2.ToPILImage(),
@@ -224,17 +151,17 @@ def augment_transform() -> Callable:
 def mixup(
     images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
 ) -> tuple[torch.Tensor, Callable]:
-    """Returns images, mixed with probability 0.5, and the loss function of their logits."""
+    """Returns images, mixed up with probability 0.5, and the loss as a function of their logits."""
     if rng.random() >= 0.5:
         return images, lambda logits: functional.cross_entropy(logits, labels)
-    share = float(rng.beta(1.0, 1.0))
-    order = torch.randperm(len(images), device=images.device)
+    lam = float(rng.beta(1.0, 1.0))
+    permutation = torch.randperm(len(images), device=images.device)
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         first = functional.cross_entropy(logits, labels)
-        return share * first + (1 - share) * functional.cross_entropy(logits, labels[order])
+        return lam * first + (1 - lam) * functional.cross_entropy(logits, labels[permutation])
 
-    return share * images + (1 - share) * images[order], loss
+    return lam * images + (1 - lam) * images[permutation], loss
 
 
 def make_train_step(recipe: Recipe, device: torch.device, seed: int = 42) -> Callable:
@@ -245,13 +172,13 @@ def make_train_step(recipe: Recipe, device: torch.device, seed: int = 42) -> Cal
     def step(images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         recipe.model.train()
         if recipe.mixup:
-            images, loss_of = mixup(images, labels, rng)
+            images, loss_fn = mixup(images, labels, rng)
         else:
-            loss_of = lambda logits: functional.cross_entropy(logits, labels)  # noqa: E731
+            loss_fn = lambda logits: functional.cross_entropy(logits, labels)  # noqa: E731
         recipe.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(images)
-            loss = loss_of(logits)
+            loss = loss_fn(logits)
         loss.backward()
         recipe.optimizer.step()
         return loss.detach(), logits.detach()
@@ -285,9 +212,9 @@ def load_data(path: str) -> list[np.ndarray]:
     if file.suffix == ".npz":
         arrays = np.load(file)
         return [arrays[f"{split}_{kind}"] for split in ("train", "test") for kind in KINDS]
-    from jaxcifar import data
+    from jaxcifar.data import folder
 
-    return [getattr(part, kind) for part in data.load_folder(path) for kind in KINDS]
+    return [getattr(part, kind) for part in folder.load(path) for kind in KINDS]
 
 
 KINDS = ("images", "labels")
@@ -322,7 +249,6 @@ def train(
     seed: int = 42,
     workers: int = 2,
     limit: int = 0,
-    say: Callable[[str], None] = print,
 ) -> dict:
     """Trains one part and returns its records; the best epoch's model is scored on the test set."""
     torch.manual_seed(seed)
@@ -356,7 +282,7 @@ def train(
         record |= {"val_loss": val_loss, "val_acc": val_acc, "train_seconds": train_seconds}
         record["seconds"] = time.perf_counter() - started
         records.append(record)
-        say(json.dumps(record))
+        print(json.dumps(record), flush=True)
     recipe.model.load_state_dict(best[1])
     test_loss, test_acc = evaluate(recipe, test_loader, device)
     return {"records": records, "test_loss": test_loss, "test_acc": test_acc}
@@ -371,8 +297,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="an image folder, or an .npz of arrays")
     parser.add_argument("--epochs", type=int, default=0, help="0: the part's own")
     parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--workers", type=int, default=2, help="of the DataLoader")
-    parser.add_argument("--limit", type=int, default=0, help="train on so many images (0: all)")
+    parser.add_argument("--workers", type=int, default=2, help="DataLoader workers")
+    parser.add_argument("--limit", type=int, default=0, help="number of training images (0: all)")
     args = parser.parse_args()
     summary = train(
         args.part,

@@ -1,4 +1,4 @@
-"""torchvision's results for the augmentation tests: see golden/make_augment.py."""
+"""What the augmentation tests share: torchvision's results, from golden/make_augment.py."""
 
 import functools
 import json
@@ -20,7 +20,8 @@ GEOMETRIC = (
     "translate_y",
     "erase",
 )
-# The largest difference from torchvision on uint8 images, in 255ths.
+# The largest difference from torchvision on uint8 images, in 255ths: torchvision truncates every
+# result to an integer (1), and before that rounds what it blends with or computes from.
 TOLERANCE = {
     "adjust_brightness": 2,
     "adjust_contrast": 2,
@@ -35,6 +36,10 @@ TOLERANCE = {
     "gaussian_blur": 1,
 }
 
+# Of each test of randomness. Keys fix the draws, so this matters only if JAX's generator changes:
+# the tests should not fail then, while wrong distributions still do at these sample sizes.
+SIGNIFICANCE = 1e-6
+
 
 @functools.cache
 def golden() -> dict:
@@ -48,11 +53,11 @@ def tables() -> dict:
 
 
 def cases(name: str) -> list[tuple[str, tuple, np.ndarray]]:
-    """Returns a form's cases: (image set, arguments, torchvision's result uint8 [N, H, W, 3])."""
+    """Returns an operation's cases: (image set, arguments, torchvision's uint8 [N, H, W, 3])."""
     return [
-        (which, _as_tuple(arguments), golden()[f"out{number}"])
-        for number, (form, which, arguments) in enumerate(json.loads(str(golden()["cases"])))
-        if form == name
+        (which, _as_tuple(arguments), golden()[f"out{index}"])
+        for index, (operation, which, arguments) in enumerate(json.loads(str(golden()["cases"])))
+        if operation == name
     ]
 
 
@@ -62,13 +67,13 @@ def images(which: str) -> np.ndarray:
 
 
 def run(name: str) -> list[np.ndarray]:
-    """Returns our results for a form's cases, in 255ths, from one compiled function."""
-    form = getattr(augment, name)
+    """Returns our results for an operation's cases, in 255ths, from one compiled function."""
+    operation = getattr(augment, name)
 
     @jax.jit
     def all_cases(sets):
         return [
-            jax.vmap(lambda image, arguments=arguments: form(image, *arguments))(sets[which])
+            jax.vmap(lambda image, arguments=arguments: operation(image, *arguments))(sets[which])
             for which, arguments, _ in cases(name)
         ]
 
@@ -77,7 +82,7 @@ def run(name: str) -> list[np.ndarray]:
 
 
 def same_pixels(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Returns the share of pixels that are alike, in the image where it is smallest."""
+    """Returns the fraction of equal pixels, in the image where it is smallest."""
     return (np.abs(ours - theirs) < 0.5).all(-1).mean((1, 2)).min()
 
 

@@ -5,27 +5,32 @@ import pytest
 from augment_reference import GEOMETRIC, cases, images, run, same_pixels
 
 from jaxcifar import augment
-from jaxcifar.config import ConfigError
+from jaxcifar.spec import ConfigError
+
+# Where a coordinate lies between two pixels, the last bit of sin and cos decides which is nearest,
+# and that bit depends on the processor: a few pixels may differ.
+SAME = 0.995
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_form_is_torchvisions(name):
+def test_operation_is_torchvisions(name):
     for (which, arguments, theirs), ours in zip(cases(name), run(name), strict=True):
         assert ours.shape == theirs.shape
         if "bilinear" in arguments:
+            # torchvision truncates to integers
             assert np.abs(ours - theirs).max() <= 1, (which, arguments)
         else:
-            assert same_pixels(ours, theirs) >= 0.995, (which, arguments)
+            assert same_pixels(ours, theirs) >= SAME, (which, arguments)
 
 
 @pytest.mark.parametrize("name", ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"])
 def test_parameters_may_be_traced_and_differ_within_a_batch(name):
     chosen = [case for case in cases(name) if case[0] == "square" and len(case[1]) == 1]
     values = np.array([arguments[0] for _, arguments, _ in chosen], np.float32)
-    form = jax.vmap(getattr(augment, name), (None, 0))
-    ours = 255 * np.asarray(jax.jit(form)(images("square")[0], values))
+    operation = jax.vmap(getattr(augment, name), (None, 0))
+    ours = 255 * np.asarray(jax.jit(operation)(images("square")[0], values))
     for result, (_, arguments, theirs) in zip(ours, chosen, strict=True):
-        assert same_pixels(result[None], theirs[:1]) >= 0.995, arguments
+        assert same_pixels(result[None], theirs[:1]) >= SAME, arguments
 
 
 def test_crop_and_erase_take_traced_places():
@@ -53,7 +58,7 @@ def test_what_is_not_an_image_is_named(image):
 
 
 def test_unknown_interpolation_is_named():
-    with pytest.raises(ConfigError, match="'cubic'"):
+    with pytest.raises(ConfigError, match="'cubic' is not valid: it must be one of 'nearest'"):
         augment.rotate(jnp.zeros((8, 8, 3)), 10, "cubic")
 
 
@@ -72,13 +77,13 @@ def test_random_affine_maps_agree_with_live_torchvision():
     ours = jax.jit(jax.vmap(augment.affine, (None, 0, 0, 0, 0)))(
         image / np.float32(255), *(np.float32(x) for x in (angles, moves, scales, shears))
     )
-    for number in range(40):
+    for index in range(40):
         theirs = functional.affine(
             torch.from_numpy(image).permute(2, 0, 1),
-            float(angles[number]),
-            moves[number].tolist(),
-            float(scales[number]),
-            shears[number].tolist(),
+            float(angles[index]),
+            moves[index].tolist(),
+            float(scales[index]),
+            shears[index].tolist(),
         )
         theirs = theirs.permute(1, 2, 0).numpy()
-        assert same_pixels(255 * np.asarray(ours[number])[None], theirs[None]) >= 0.995
+        assert same_pixels(255 * np.asarray(ours[index])[None], theirs[None]) >= SAME

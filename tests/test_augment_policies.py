@@ -3,18 +3,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from augment_reference import TOLERANCE, golden, images, same_pixels, tables
+from augment_reference import SIGNIFICANCE, TOLERANCE, golden, images, same_pixels, tables
 
 from jaxcifar import augment
 from jaxcifar.augment import policies
-from jaxcifar.config import ConfigError
+from jaxcifar.spec import ConfigError
 
-OP = policies.OP
+OP_INDEX = policies.OP_INDEX
 BLENDS = ("Brightness", "Contrast", "Color", "Sharpness")
-SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *BLENDS)
-COUNT = 6000
+GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+SIGNED = (*GEOMETRIC, *BLENDS)
+COUNT, SHAPE = 6000, (4, 6)  # of draws, and of the images that they are written into
 _DRAWN = {}
-SIGNIFICANCE = 1e-3  # of each of the tests of randomness, which are many
 
 
 @pytest.fixture
@@ -26,15 +26,15 @@ def recorded(monkeypatch):
     def record(planes, op, level, interpolation="nearest"):
         return jnp.roll(planes, 1, axis=2).at[:2, 0, 0].set(jnp.stack([op, level]))
 
-    def draws(policy, number, *arguments):
+    def draws(policy, num_ops, *arguments):
         if (policy, arguments) in _DRAWN:
             return _DRAWN[policy, arguments]
-        monkeypatch.setattr(policies, "apply", record)
+        monkeypatch.setattr(policies, "apply_op", record)
         keys = jax.random.split(jax.random.key(0), COUNT)
-        written = jax.jit(jax.vmap(lambda key: policy(key, jnp.zeros((20, 28, 3)), *arguments)))(
+        written = jax.jit(jax.vmap(lambda key: policy(key, jnp.zeros((*SHAPE, 3)), *arguments)))(
             keys
         )
-        ops_and_levels = np.asarray(written)[:, 0, :number, :2][:, ::-1]
+        ops_and_levels = np.asarray(written)[:, 0, :num_ops, :2][:, ::-1]
         _DRAWN[policy, arguments] = ops_and_levels[..., 0].astype(int), ops_and_levels[..., 1]
         return _DRAWN[policy, arguments]
 
@@ -42,7 +42,7 @@ def recorded(monkeypatch):
 
 
 def frequencies_fit(values, probabilities):
-    """Returns whether whole numbers come with these probabilities (chi-square)."""
+    """Returns whether integers come with these probabilities (chi-square)."""
     counts = np.bincount(values.ravel(), minlength=len(probabilities))
     possible = np.asarray(probabilities) > 0
     assert not counts[~possible].any()
@@ -51,26 +51,26 @@ def frequencies_fit(values, probabilities):
 
 
 def uniform_over(names):
-    return np.isin(np.arange(len(OP)), [OP[name] for name in names]) / len(names)
+    return np.isin(np.arange(len(OP_INDEX)), [OP_INDEX[name] for name in names]) / len(names)
 
 
 def test_operations_are_torchvisions():
     applied = tables()["applied"]
-    ops = np.array([OP[name] for name, _, _ in applied])
+    ops = np.array([OP_INDEX[name] for name, _, _ in applied])
     levels = np.array([level for _, level, _ in applied], np.float32)
     planes = jnp.moveaxis(images("oblong")[0], -1, 0)
     ours = {
         interpolation: jax.jit(
-            jax.vmap(lambda op, level, i=interpolation: policies.apply(planes, op, level, i))
+            jax.vmap(lambda op, level, i=interpolation: policies.apply_op(planes, op, level, i))
         )(ops, levels)
         for interpolation in ("nearest", "bilinear")
     }
     names = {name: f"adjust_{name.lower()}" for name in BLENDS} | {"Color": "adjust_saturation"}
-    for number, (name, level, interpolation) in enumerate(applied):
-        result = 255 * np.moveaxis(np.asarray(ours[interpolation][number]), 0, -1)
-        theirs = golden()["applied"][number, 0]
-        if name in SIGNED[:5] and interpolation == "nearest":
-            assert same_pixels(result[None], theirs[None]) >= 0.995, (name, level)
+    for index, (name, level, interpolation) in enumerate(applied):
+        result = 255 * np.moveaxis(np.asarray(ours[interpolation][index]), 0, -1)
+        theirs = golden()["applied"][index, 0]
+        if name in GEOMETRIC and interpolation == "nearest":
+            assert same_pixels(result[None], theirs[None]) >= 0.995, (name, level)  # as geometry's
         else:
             tolerance = TOLERANCE.get(names.get(name, name.lower()), 1)
             assert np.abs(result - theirs).max() <= tolerance, (name, level, interpolation)
@@ -84,7 +84,7 @@ def test_magnitudes_are_torchvisions(space, bins):
     theirs = tables()[f"magnitudes {space} {bins}"]
     for name, signed, levels in theirs:
         assert signed == (name in SIGNED)
-        np.testing.assert_array_equal(ours[OP[name]], np.float32(levels or 0), err_msg=name)
+        np.testing.assert_array_equal(ours[OP_INDEX[name]], np.float32(levels or 0), err_msg=name)
 
 
 def test_operations_drawn_from_are_torchvisions():
@@ -107,12 +107,12 @@ def test_policies_are_torchvisions(policy):
 
 def test_randaugment_draws_as_torchvision(recorded):
     ops, levels = recorded(augment.randaugment, 2, 2, 7)
-    table = policies.magnitudes("standard", 31, 20, 28)[:, 7]
+    table = policies.magnitudes("standard", 31, *SHAPE)[:, 7]
     np.testing.assert_array_equal(np.abs(levels), table[ops])
-    wide = [name for name in OP if name != "Invert"]
+    wide = [name for name in OP_INDEX if name != "Invert"]
     assert frequencies_fit(ops, uniform_over(wide))
     assert frequencies_fit(ops[:, 0] * 15 + ops[:, 1], np.outer(*[uniform_over(wide)] * 2).ravel())
-    signed = np.isin(ops, [OP[name] for name in SIGNED])
+    signed = np.isin(ops, [OP_INDEX[name] for name in SIGNED])
     assert np.all(levels[~signed] >= 0)
     assert (
         scipy.stats.binomtest(int((levels[signed] < 0).sum()), int(signed.sum())).pvalue
@@ -122,9 +122,9 @@ def test_randaugment_draws_as_torchvision(recorded):
 
 def test_trivial_augment_draws_as_torchvision(recorded):
     ops, levels = recorded(augment.trivial_augment, 1)
-    assert frequencies_fit(ops, uniform_over([name for name in OP if name != "Invert"]))
-    table = policies.magnitudes("wide", 31, 20, 28)
-    signed = levels[np.isin(ops, [OP[name] for name in BLENDS])]
+    assert frequencies_fit(ops, uniform_over([name for name in OP_INDEX if name != "Invert"]))
+    table = policies.magnitudes("wide", 31, *SHAPE)
+    signed = levels[np.isin(ops, [OP_INDEX[name] for name in BLENDS])]
     bins = np.round(np.abs(signed) / 0.99 * 30).astype(int)
     assert frequencies_fit(bins, np.full(31, 1 / 31))
     assert (
@@ -132,68 +132,81 @@ def test_trivial_augment_draws_as_torchvision(recorded):
         > SIGNIFICANCE
     )
     for name in ("Posterize", "Solarize", "Rotate"):
-        found = np.abs(levels[ops == OP[name]])
-        assert set(found) == set(table[OP[name]])
+        found = np.abs(levels[ops == OP_INDEX[name]])
+        assert set(found) == set(table[OP_INDEX[name]])
 
 
 def test_autoaugment_draws_as_torchvision(recorded):
     policy = "imagenet"
     ops, levels = recorded(augment.autoaugment, 2, policy)
-    pairs = np.zeros((len(OP), len(OP)))
+    pairs = np.zeros((len(OP_INDEX), len(OP_INDEX)))
     for (first, p, _), (second, q, _) in tables()[f"policy {policy}"]:
-        for one, chance in ((OP[first], p), (OP["Identity"], 1 - p)):
-            for other, other_chance in ((OP[second], q), (OP["Identity"], 1 - q)):
+        for one, chance in ((OP_INDEX[first], p), (OP_INDEX["Identity"], 1 - p)):
+            for other, other_chance in ((OP_INDEX[second], q), (OP_INDEX["Identity"], 1 - q)):
                 pairs[one, other] += chance * other_chance / 25
     pairs[pairs < 1e-12] = 0
-    found = ops[:, 0] * len(OP) + ops[:, 1]
+    found = ops[:, 0] * len(OP_INDEX) + ops[:, 1]
     rare = pairs.ravel() * COUNT < 5  # too few to count: one class
     lumped = np.append(np.where(rare, 0, pairs.ravel()), pairs.ravel()[rare].sum())
-    assert frequencies_fit(np.where(rare[found], len(OP) ** 2, found), lumped)
-    rotated = levels[ops == OP["Rotate"]]
+    assert frequencies_fit(np.where(rare[found], len(OP_INDEX) ** 2, found), lumped)
+    rotated = levels[ops == OP_INDEX["Rotate"]]
     assert scipy.stats.binomtest(int((rotated < 0).sum()), rotated.size).pvalue > SIGNIFICANCE
 
 
 def test_augmix_draws_as_torchvision(monkeypatch):
-    """One chain at a time: alpha so large that weights are known, operations recorded."""
+    """The last chain has all the weight; its operations are recorded."""
 
     def record(planes, op, level, interpolation):
         assert interpolation == "bilinear"
         return jnp.roll(planes, 1, axis=2).at[:2, 0, 0].set(jnp.stack([op, level]))
 
-    monkeypatch.setattr(policies, "apply", record)
+    monkeypatch.setattr(policies, "apply_op", record)
     keys = jax.random.split(jax.random.key(0), COUNT)
     monkeypatch.setattr(
         jax.random, "dirichlet", lambda key, alpha: jnp.eye(len(alpha))[len(alpha) - 1]
     )
-    written = jax.jit(jax.vmap(lambda key: augment.augmix(key, jnp.zeros((20, 28, 3)), 4, 2)))(keys)
+    written = jax.jit(jax.vmap(lambda key: augment.augmix(key, jnp.zeros((*SHAPE, 3)), 4, 2)))(keys)
     ops = np.asarray(written)[:, 0, :3, 0][:, ::-1].astype(int)
     levels = np.asarray(written)[:, 0, :3, 1][:, ::-1]
-    names = [name for name in OP if name not in ("Identity", "Invert")]
-    lengths = (ops != OP["Identity"]).sum(1)
-    assert np.all((ops != OP["Identity"]) == (np.arange(3) < lengths[:, None]))
+    names = [name for name in OP_INDEX if name not in ("Identity", "Invert")]
+    lengths = (ops != OP_INDEX["Identity"]).sum(1)
+    assert np.all((ops != OP_INDEX["Identity"]) == (np.arange(3) < lengths[:, None]))
     assert frequencies_fit(lengths, [0, 1 / 3, 1 / 3, 1 / 3])
-    assert frequencies_fit(ops[ops != OP["Identity"]], uniform_over(names))
-    rotations = np.abs(levels[ops == OP["Rotate"]])
+    assert frequencies_fit(ops[ops != OP_INDEX["Identity"]], uniform_over(names))
+    rotations = np.abs(levels[ops == OP_INDEX["Rotate"]])
     assert frequencies_fit(np.round(rotations / 30 * 9).astype(int), np.full(4, 1 / 4))
 
 
-def test_augmix_weighs_chains_by_dirichlet_and_beta(monkeypatch):
-    alpha = 0.7
-    monkeypatch.setattr(
-        policies, "apply", lambda planes, op, level, interpolation: jnp.ones_like(planes)
-    )
-    keys = jax.random.split(jax.random.key(0), 1000)
-    mixed = jax.jit(
-        jax.vmap(lambda key: augment.augmix(key, jnp.zeros((4, 4, 3)), 3, 3, 1, alpha))
-    )(keys)
-    weights = np.asarray(mixed)[:, 0, 0, 0]
-    assert scipy.stats.kstest(weights, scipy.stats.beta(alpha, alpha).cdf).pvalue > SIGNIFICANCE
+def test_augmix_weighs_the_image_and_its_chains_by_dirichlets_of_alpha(monkeypatch):
+    """With known weights, and operations that return their index, a result can be decoded."""
+    alphas = []
+    weights = {2: np.array([0.25, 0.75]), 3: np.array([1, 16, 256]) / 273}
+
+    def dirichlet(key, alpha):
+        alphas.append(alpha)
+        return jnp.asarray(weights[len(alpha)], jnp.float32)
+
+    def to_index(planes, op, level, interpolation):
+        return jnp.full_like(planes, op)
+
+    monkeypatch.setattr(jax.random, "dirichlet", dirichlet)
+    monkeypatch.setattr(policies, "apply_op", to_index)
+    image, chains = jnp.full((1, 1, 3), 0.5), []
+    for seed in range(3):
+        mixed = augment.augmix(jax.random.key(seed), image, width=3, depth=1, alpha=0.7)
+        code = (float(mixed[0, 0, 0]) - 0.25 * 0.5) / 0.75 * 273
+        assert code == pytest.approx(round(code), abs=0.01)  # float32's rounding of up to 273 · 15
+        chains.append([round(code) // 16**chain % 16 for chain in range(3)])
+    for alpha, count in zip(alphas, (2, 3) * 3, strict=True):
+        np.testing.assert_allclose(alpha, [0.7] * count, rtol=1e-6)
+    assert {op for ops in chains for op in ops} <= set(policies.AUGMIX_OPS.tolist())
+    assert any(len(set(ops)) > 1 for ops in chains)  # every chain draws for itself
 
 
 def test_images_of_a_batch_differ_in_operation_and_magnitude(recorded):
     ops, levels = recorded(augment.trivial_augment, 1)
     assert len(set(ops[:64].ravel())) > 8
-    assert len(set(levels[:64][ops[:64] == OP["Rotate"]])) > 1
+    assert len(set(levels[:64][ops[:64] == OP_INDEX["Rotate"]])) > 1
     assert len(set(levels.ravel())) > 200
 
 
@@ -210,5 +223,5 @@ def test_results_are_images_that_differ_within_a_batch():
 def test_mistakes_from_python_are_named():
     with pytest.raises(ConfigError, match="magnitude=99 must be less than"):
         augment.randaugment(jax.random.key(0), jnp.zeros((8, 8, 3)), 2, 99)
-    with pytest.raises(ConfigError, match="policy='mnist' must be one of"):
+    with pytest.raises(ConfigError, match="policy='mnist' is not valid: it must be one of"):
         augment.autoaugment(jax.random.key(0), jnp.zeros((8, 8, 3)), policy="mnist")

@@ -23,13 +23,13 @@ def prepare(config, images, labels):
     return jax.jit(batches.make_prepare(config, 10, parallel.setup(config)))(images, labels, keys)
 
 
-def test_plain_batches_are_normalised_images(small_config, images_and_labels):
+def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     images, labels = images_and_labels
     found, targets = prepare(small_config, images, labels)
     expected = (images / 255 - np.array(small_config.data.mean)) / np.array(small_config.data.std)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_array_equal(targets.argmax(-1), labels)
-    np.testing.assert_allclose(batches.normalise(images, small_config), expected, atol=1e-5)
+    np.testing.assert_allclose(batches.normalize(images, small_config), expected, atol=1e-5)
 
 
 def test_what_a_step_gets_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):

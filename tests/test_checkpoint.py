@@ -2,8 +2,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxcifar import checkpoint
 from jaxcifar.checkpoint import Checkpoints
-from jaxcifar.config import ConfigError
+from jaxcifar.progress import Progress
+from jaxcifar.run import Run
+from jaxcifar.spec import ConfigError
 
 
 @pytest.fixture
@@ -17,26 +20,30 @@ def state(value):
     return {"w": jnp.full((3,), value), "blocks": {0: {"b": jnp.float32(value)}}}
 
 
+def progress_at(epoch):
+    return Progress("fingerprint", 100, epoch=epoch)
+
+
 def test_nothing_to_restore(checkpoints):
     assert checkpoints.restore_last(state(0)) is None
 
 
 def test_last_and_best(checkpoints, tmp_path):
     for step in (10, 20, 30):
-        checkpoints.save_last(step, state(step), {"epoch": step})
-    checkpoints.save_best(20, {"w": jnp.ones(3)}, {"epoch": 2})
+        checkpoints.save_last(step, state(step), progress_at(step))
+    checkpoints.save_best(20, {"w": jnp.ones(3)}, progress_at(2))
     restored, progress = checkpoints.restore_last(state(0))
     np.testing.assert_array_equal(restored["w"], 30)
     np.testing.assert_array_equal(restored["blocks"][0]["b"], 30)
-    assert progress == {"epoch": 30}
-    assert checkpoints.restore_best({"w": jnp.zeros(3)})[1] == {"epoch": 2}
+    assert progress == progress_at(30)
+    assert checkpoints.restore_best({"w": jnp.zeros(3)})[1] == progress_at(2)
     checkpoints.close()
     assert sorted(path.name for path in (tmp_path / "last").iterdir()) == ["20", "30"]
 
 
 def test_saving_a_step_again_replaces_it(checkpoints):
-    checkpoints.save_best(5, state(1), {})
-    checkpoints.save_best(5, state(2), {})
+    checkpoints.save_best(5, state(1), progress_at(1))
+    checkpoints.save_best(5, state(2), progress_at(1))
     np.testing.assert_array_equal(checkpoints.restore_best(state(0))[0]["w"], 2)
 
 
@@ -48,7 +55,7 @@ def empty_files(directory):
 
 def test_a_run_is_not_started_over_because_its_checkpoints_are_damaged(tmp_path):
     first = Checkpoints(tmp_path, keep=2)
-    first.save_last(1, state(1), {"epoch": 1})
+    first.save_last(1, state(1), progress_at(1))
     first.close()
     empty_files(tmp_path / "last" / "1" / "state")
     second = Checkpoints(tmp_path, keep=2)
@@ -59,14 +66,26 @@ def test_a_run_is_not_started_over_because_its_checkpoints_are_damaged(tmp_path)
 
 def test_damaged_newest_falls_back_to_the_one_before(tmp_path, capsys):
     first = Checkpoints(tmp_path, keep=2)
-    first.save_last(1, state(1), {"epoch": 1})
-    first.save_last(2, state(2), {"epoch": 2})
+    first.save_last(1, state(1), progress_at(1))
+    first.save_last(2, state(2), progress_at(2))
     first.close()
     empty_files(tmp_path / "last" / "2" / "state")
     (tmp_path / "last" / "3.orbax-checkpoint-tmp").mkdir()  # a save cut short
     second = Checkpoints(tmp_path, keep=2)
     restored, progress = second.restore_last(state(0))
     second.close()
-    assert progress == {"epoch": 1}
+    assert progress == progress_at(1)
     np.testing.assert_array_equal(restored["w"], 1)
     assert "step 2 cannot be read" in capsys.readouterr().out
+
+
+def test_a_model_that_is_not_registered_here_asks_for_its_config_file(small_config, tmp_path):
+    run = Run.claim(small_config, tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    text = text.replace('"simple_cnn"', '"my_net"').replace('_file": ""', '_file": "mine.py"')
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(
+        ConfigError, match=r"no model 'my_net' here; .*'mine\.py' registers it"
+    ) as caught:
+        checkpoint.load_model(run.directory)
+    assert caught.value.command_hint == "--config=mine.py"

@@ -2,6 +2,7 @@ import pytest
 
 from jaxcifar import config as config_lib
 from jaxcifar.config import ConfigError
+from jaxcifar.keys import GROUPS, all_keys
 
 
 def test_default_is_valid_and_complete():
@@ -10,7 +11,7 @@ def test_default_is_valid_and_complete():
     assert config.seed == 42
     assert config.schedule.step_size is None
     assert config.schedule.milestones is None
-    assert set(config_lib.describe().split()) >= {f"--config.{n}=0" for n in ("data.limit",)}
+    assert "--config.data.limit=0" in config_lib.describe().split()
 
 
 @pytest.mark.parametrize("name", ["part1", "part2", "part3", "part3_as_logged", "quickstart"])
@@ -51,36 +52,36 @@ def test_json_round_trip():
 def test_override_parses_by_type(name, text, value):
     config = config_lib.default()
     config_lib.override(config, name, text)
-    found = config
+    node = config
     for part in name.split("."):
-        found = found[part]
-    assert found == value
+        node = node[part]
+    assert node == value
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("optimiser.lr", "0.1", "did you mean optimizer.lr"),
         ("optimizer", "sgd", "is a group"),
         ("batch_size", "0", "1 or more"),
-        ("batch_size", "12.5", "whole number"),
-        ("data.val_fraction", "1.5", "between 0 and 1"),
-        ("data.mean", "(0.1, 0.2)", "3 numbers"),
-        ("data.mean", "a,b,c", "3 numbers"),
+        ("batch_size", "12.5", "an integer"),
+        ("data.val_fraction", "1.5", "a number in (0, 1)"),
+        ("data.mean", "(0.1, 0.2)", "three numbers in [0, 1]"),
+        ("data.mean", "a,b,c", "three numbers"),
         ("optimizer.lr", "nan", "a number"),
         ("optimizer.nesterov", "perhaps", "true or false"),
         ("model.name", "resnet1", "simple_cnn"),
-        ("seed", "-1", "2**32"),
+        ("seed", "-1", "an integer from 0 to 2**32 - 1"),
         ("schedule.name", "step", "schedule.step_size is unset"),
-        ("data.name", "folder", "data.dir is empty"),
+        ("data.name", "folder", "data.dir is unset"),
         ("optimizer.name", "lion", "'adamw'"),
-        ("optimizer.b1", "1", "less than 1"),
-        ("optimizer.b2", "-0.1", "0 or more"),
+        ("optimizer.b1", "1", "a number in [0, 1)"),
+        ("optimizer.b2", "-0.1", "a number in [0, 1)"),
         ("optimizer.eps", "0", "above 0"),
         ("optimizer.clip_norm", "-1", "0 or more"),
         ("optimizer.decay_norms_and_biases", "some", "true or false"),
-        ("loss.label_smoothing", "1", "less than 1"),
-        ("ema.decay", "1", "less than 1"),
+        ("loss.label_smoothing", "1", "in [0, 1)"),
+        ("ema.decay", "1", "in [0, 1)"),
         ("early_stopping.patience", "-1", "0 or more"),
         ("schedule.name", "linear", "'cosine'"),
         ("schedule.name", "multistep", "schedule.milestones is unset"),
@@ -90,20 +91,20 @@ def test_override_parses_by_type(name, text, value):
         ("schedule.name", "cyclic", "schedule.max_lr is unset"),
         ("schedule.interval", "batch", "'step', 'epoch'"),
         ("schedule.warmup", "-1", "0 or more"),
-        ("schedule.start_factor", "1.1", "at most 1"),
+        ("schedule.start_factor", "1.1", "in (0, 1]"),
         ("schedule.step_size", "0", "1 or more"),
-        ("schedule.milestones", "(30, 6.5)", "whole numbers"),
+        ("schedule.milestones", "(30, 6.5)", "a tuple of integers, 0 or more"),
         ("schedule.milestones", "()", "at least one"),
-        ("schedule.milestones", "a", "whole numbers"),
+        ("schedule.milestones", "a", "integers"),
         ("schedule.gamma", "0", "above 0"),
-        ("schedule.T_max", "1.5", "whole number"),
+        ("schedule.T_max", "1.5", "an integer"),
         ("schedule.T_0", "0", "1 or more"),
         ("schedule.T_mult", "0", "1 or more"),
         ("schedule.eta_min", "-1e-9", "0 or more"),
         ("schedule.max_lr", "0", "above 0"),
         ("schedule.steps_per_epoch", "0", "1 or more"),
-        ("schedule.pct_start", "0", "both excluded"),
-        ("schedule.pct_start", "1", "both excluded"),
+        ("schedule.pct_start", "0", "in (0, 1)"),
+        ("schedule.pct_start", "1", "in (0, 1)"),
         ("schedule.anneal_strategy", "cosine", "'cos', 'linear'"),
         ("schedule.div_factor", "1", "above 1"),
         ("schedule.final_div_factor", "1", "above 1"),
@@ -112,9 +113,9 @@ def test_override_parses_by_type(name, text, value):
         ("schedule.step_size_up", "0", "1 or more"),
         ("schedule.step_size_down", "-5", "1 or more"),
         ("schedule.mode", "triangle", "'triangular'"),
-        ("schedule.base_momentum", "1", "both excluded"),
-        ("schedule.max_momentum", "nan", "both excluded"),
-        ("schedule.factor", "1", "both excluded"),
+        ("schedule.base_momentum", "1", "in (0, 1)"),
+        ("schedule.max_momentum", "nan", "in (0, 1)"),
+        ("schedule.factor", "1", "in (0, 1)"),
         ("schedule.patience", "-1", "0 or more"),
         ("schedule.threshold", "-1", "0 or more"),
         ("schedule.threshold_mode", "relative", "'rel', 'abs'"),
@@ -123,36 +124,43 @@ def test_override_parses_by_type(name, text, value):
         ("schedule.eps", "-1", "0 or more"),
         ("model.head", "mlp", "has no effect with model.name='simple_cnn'"),
         ("model.pretrained", "torchvision", "set model.name to 'resnet18' or"),
-        ("model.head_hidden", "(64,)", "has no effect with model.head='linear'"),
-        ("model.head_hidden", "()", "one or more whole numbers"),
+        ("model.stem", "imagenet", "has no effect with model.name='simple_cnn'"),
+        ("model.head_hidden", "()", "integers, 1 or more, at least one"),
         ("model.head_dropout", "(0.5, 1.0)", "numbers in [0, 1)"),
     ],
 )
-def test_mistakes_are_named(name, text, said):
+def test_mistakes_are_named(name, text, message):
     config = config_lib.default()
     with pytest.raises(ConfigError) as caught:
         config_lib.override(config, name, text)
         config_lib.validate(config)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert name.split(".")[0] in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"schedule.name": "plateau", "schedule.mode": "triangular"}, "one of 'min', 'max'"),
         (
             {"schedule.name": "cyclic", "schedule.max_lr": "1", "schedule.mode": "min"},
             "one of 'triangular', 'triangular2', 'exp_range'",
         ),
-        ({"optimizer.nesterov": "1", "optimizer.momentum": "0"}, "needs an optimizer.momentum"),
+        (
+            {"optimizer.nesterov": "1", "optimizer.momentum": "0"},
+            "config.optimizer.nesterov=True needs a momentum above 0",
+        ),
+        (
+            {"model.name": "resnet18", "model.head_hidden": "(64,)"},
+            r"config.model.head_hidden=\(64,\) has no effect with head='linear'",
+        ),
     ],
 )
-def test_keys_that_do_not_go_together(settings, said):
+def test_keys_that_do_not_go_together(settings, message):
     config = config_lib.default()
     for name, text in settings.items():
         config_lib.override(config, name, text)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         config_lib.validate(config)
 
 
@@ -179,7 +187,7 @@ def test_types_are_checked_from_python_too():
 
 
 @pytest.mark.parametrize(
-    ("source", "said"),
+    ("source", "message"),
     [
         ("def get_config(:", "line 1: SyntaxError"),
         ("x = 1", "get_config"),
@@ -192,10 +200,10 @@ def test_types_are_checked_from_python_too():
         ("import nosuchmodule", "line 1: ModuleNotFoundError"),
     ],
 )
-def test_broken_config_files(tmp_path, source, said):
+def test_broken_config_files(tmp_path, source, message):
     path = tmp_path / "broken.py"
     path.write_text(source)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         config_lib.load(str(path))
 
 
@@ -210,3 +218,55 @@ def test_differences_allow_what_does_not_change_the_computation():
     assert len(config_lib.differences(new, old)) == 1  # epochs may only grow
     new.optimizer.lr = 0.5
     assert config_lib.differences(old, new) == ["optimizer.lr: the run has 0.01, you asked for 0.5"]
+
+
+def test_a_config_can_be_named_or_what_there_is_is_listed(pytestconfig, monkeypatch):
+    monkeypatch.chdir(pytestconfig.rootpath)
+    assert config_lib.load("part1").config_file == "configs/part1.py"
+    with pytest.raises(ConfigError, match=r"no config file 'part9'; configs/ has part1, part2"):
+        config_lib.load("part9")
+
+
+def test_a_loaded_config_knows_its_file_and_users_cannot_set_it(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("from jaxcifar import config\ndef get_config(): return config.default()\n")
+    config = config_lib.load(str(path))
+    assert config.config_file == str(path)
+    assert len(config.config_sha256) == 64
+    with pytest.raises(ConfigError, match="does not exist"):
+        config_lib.override(config, "config_file", "other.py")
+    assert "config_file" not in config_lib.describe(config)
+
+
+def test_help_shows_a_configs_values_and_each_schedules_defaults():
+    config = config_lib.default()
+    config.optimizer.lr = 0.5
+    lines = config_lib.describe(config).splitlines()
+    assert "  --config.optimizer.lr=0.5" in lines
+    gamma = lines.index("  --config.schedule.gamma=unset")
+    assert (
+        lines[gamma + 1]
+        == "      step, multistep: factor of a decay (default 0.1) [a number above 0]"
+    )
+    assert "exponential: factor of every interval (required)" in lines[gamma + 2]
+    T_max = lines[lines.index("  --config.schedule.T_max=unset") + 1]
+    assert "cosine: intervals until eta_min is reached (default: to the end of the run)" in T_max
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_every_key_of_a_group_says_what_it_means(group):
+    for name, key in all_keys().items():
+        if name.startswith(f"{group}."):
+            assert all(parameter.meaning for parameter in key.declarations.values()), name
+
+
+def test_keys_are_unset_where_functions_differ_in_their_default():
+    keys = all_keys()
+    assert keys["model.width"].default == 0
+    assert keys["optimizer.weight_decay"].default == 5e-4
+    assert keys["data.dir"].default == ""
+    assert all(
+        keys[f"schedule.{name}"].default is None
+        for entry in GROUPS["schedule"].registry.values()
+        for name in entry.parameters
+    )

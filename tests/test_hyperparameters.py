@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from jaxcifar import config as config_lib
-from jaxcifar import hyperparameters, schedules
-from jaxcifar.config import ConfigError
+from jaxcifar import schedules
+from jaxcifar.hyperparameters import Schedule
+from jaxcifar.spec import ConfigError
 
 
 def configured(name, num_epochs=10, **settings):
@@ -27,112 +28,135 @@ REQUIRED = {
 }
 
 
+def lr_after(schedule, intervals):
+    """Returns the learning rates after these numbers of intervals, which are also epochs."""
+    return [schedule.lr(n, n) for n in intervals]
+
+
 @pytest.mark.parametrize("interval", ["step", "epoch"])
-@pytest.mark.parametrize("name", config_lib.SCHEDULES)
-def test_every_schedule_can_be_had_with_its_defaults(name, interval):
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
+def test_every_schedule_works_with_its_defaults(name, interval):
     config = configured(name, interval=interval, **REQUIRED.get(name, {}))
-    schedule = hyperparameters.create(config, steps_per_epoch=4)
-    tables = [hyperparameters.tabulate(config, schedule, epoch, 4) for epoch in range(10)]
-    lrs = np.concatenate([table["lr"] for table in tables])
+    schedule = Schedule(config, steps_per_epoch=4)
+    values = [schedule.epoch_values(epoch) for epoch in range(10)]
+    lrs = np.concatenate([value["lr"] for value in values])
     assert lrs.shape == (40,)
     assert lrs.dtype == np.float32
-    by_epoch = (lrs.reshape(10, 4) == lrs.reshape(10, 4)[:, :1]).all()
-    assert by_epoch == (interval == "epoch" or name in ("constant", "plateau"))
-    assert (np.concatenate([table["momentum"] for table in tables]) > 0.5).all()
+    is_constant_within_epochs = (lrs.reshape(10, 4) == lrs.reshape(10, 4)[:, :1]).all()
+    assert is_constant_within_epochs == (interval == "epoch" or name in ("constant", "plateau"))
+    assert (np.concatenate([value["momentum"] for value in values]) > 0.5).all()
 
 
 def test_unset_keys_take_pytorchs_default():
     config = configured("step", step_size=2)
-    assert hyperparameters.create(config, 7)["lr"](2) == config.optimizer.lr * 0.1
+    assert Schedule(config, 7).lr(2, 14) == config.optimizer.lr * 0.1
 
 
 def test_cosine_and_one_cycle_span_the_run_without_its_warm_up():
-    lr = hyperparameters.create(configured("cosine"), 7)["lr"]
-    assert [lr(0), lr(10)] == [0.01, 0.0]
-    lr = hyperparameters.create(configured("cosine", interval="step", warmup=10), 7)["lr"]
-    assert [lr(0), lr(10), lr(70)] == pytest.approx([0.01 / 3, 0.01, 0.0])
-    lr = hyperparameters.create(configured("cosine", T_max=4), 7)["lr"]
-    assert lr(4) == 0.0
-    found = hyperparameters.create(configured("onecycle", max_lr=0.1, interval="step"), 7)
+    assert lr_after(Schedule(configured("cosine"), 7), (0, 10)) == [0.01, 0.0]
+    schedule = Schedule(configured("cosine", interval="step", warmup=10), 7)
+    assert lr_after(schedule, (0, 10, 70)) == pytest.approx([0.01 / 3, 0.01, 0.0])
+    assert Schedule(configured("cosine", T_max=4), 7).lr(4, 28) == 0.0
+    schedule = Schedule(configured("onecycle", max_lr=0.1, interval="step"), 7)
     expected = schedules.one_cycle_lr(max_lr=0.1, total_steps=70)
-    assert [found["lr"](i) for i in range(71)] == [expected(i) for i in range(71)]
-    assert found["momentum"](0) == 0.95
+    assert lr_after(schedule, range(71)) == [expected(i) for i in range(71)]
+    assert schedule.epoch_values(0)["momentum"][0] == np.float32(0.95)
 
 
 @pytest.mark.parametrize(("name", "logged"), [("part3", 5.006e-8), ("part3_as_logged", 0.0005113)])
 def test_part3_ends_as_it_should_and_as_it_did(name, logged, pytestconfig):
-    """On 40,000 images; the second number is in the study's log."""
+    """On 40,000 images; the second value is in the study's log."""
     config = config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
-    schedule = hyperparameters.create(config, steps_per_epoch=313)
-    end = hyperparameters.interval(config, epoch=50, step=50 * 313)
-    assert schedule["lr"](end) == pytest.approx(logged, rel=1e-4)
+    schedule = Schedule(config, steps_per_epoch=313)
+    assert schedule.lr(epoch=50, step=50 * 313) == pytest.approx(logged, rel=1e-4)
 
 
-def test_one_cycle_can_count_steps_and_be_stepped_by_epoch():
+def test_a_schedule_over_the_run_can_count_steps_and_be_stepped_by_epoch():
     """As the study's run did: see configs/part3_as_logged.py."""
     config = configured(
         "onecycle", 50, max_lr=5e-3, pct_start=0.1, div_factor=10.0, steps_per_epoch=313
     )
-    lr = hyperparameters.create(config, 313)["lr"]
-    assert round(lr(50), 7) == 0.0005113
+    assert round(Schedule(config, 313).lr(50, 50 * 313), 7) == 0.0005113
+    config = configured("cosine", 10, steps_per_epoch=100)
+    assert Schedule(config, 100).lr(10, 1000) > 0.009
 
 
 def test_momentum_is_the_optimizers_unless_it_cycles():
     config = configured("onecycle", max_lr=0.1, cycle_momentum=False)
-    config.optimizer.momentum = 0.7
-    assert hyperparameters.create(config, 7)["momentum"](3) == 0.7
-    config.optimizer.name = "adamw"
-    assert hyperparameters.create(config, 7)["momentum"](3) == 0.9
+    config.optimizer.momentum = 0.75
+    assert set(Schedule(config, 7).epoch_values(3)["momentum"]) == {0.75}
+    config.optimizer.name, config.optimizer.b1 = "adamw", 0.5
+    assert set(Schedule(config, 7).epoch_values(3)["momentum"]) == {0.5}
 
 
-def test_plateau_is_asked_after_the_warm_up_and_watches_what_its_mode_says():
+def test_plateau_decides_after_the_warm_up_by_what_its_mode_says():
     config = configured("plateau", patience=0, warmup=2, factor=0.5)
-    state, lrs = {}, []
+    schedule, lrs = Schedule(config, 7), []
     for epoch in range(1, 6):
-        state = hyperparameters.after_epoch(config, state, epoch, val_loss=1.0, val_acc=epoch)
-        lrs.append(hyperparameters.create(config, 7, state)["lr"](epoch))
+        schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=epoch)
+        lrs.append(schedule.lr(epoch, 7 * epoch))
     assert lrs == pytest.approx([0.01 * 2 / 3, 0.01, 0.01, 0.005, 0.0025])
     config.schedule.mode = "max"
-    state = {}
+    schedule = Schedule(config, 7)
     for epoch in range(1, 6):
-        state = hyperparameters.after_epoch(config, state, epoch, val_loss=1.0, val_acc=epoch)
-    assert state["lr"] == 0.01
-    assert hyperparameters.after_epoch(configured("constant"), {}, 1, 1.0, 1.0) == {}
+        schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=epoch)
+    assert schedule.lr(5, 35) == 0.01
+
+
+def test_plateaus_memory_can_be_restored_and_others_have_none():
+    config = configured("plateau", patience=0, factor=0.5)
+    schedule = Schedule(config, 7)
+    for epoch in (1, 2):
+        schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=0.0)
+    again = Schedule(config, 7)
+    again.restore(schedule.memory)
+    assert again.lr(2, 14) == 0.005
+    constant = Schedule(configured("constant"), 7)
+    constant.end_epoch(1, 7, val_loss=1.0, val_acc=1.0)
+    assert constant.memory == {}
 
 
 def test_what_is_not_used_is_said():
     config = configured("cosine", step_size=3, gamma=0.5, start_factor=0.1)
     config.optimizer.name, config.optimizer.nesterov = "adamw", True
-    (line,) = hyperparameters.notes(config, hyperparameters.create(config, 7))
+    (line,) = Schedule(config, 7).warnings()
     unused = ("step_size", "gamma", "start_factor")
     assert all(f"schedule.{key}" in line for key in unused)
     assert "optimizer.nesterov" in line
     config = configured("onecycle", max_lr=0.1, interval="step")
-    lines = hyperparameters.notes(config, hyperparameters.create(config, 7))
+    lines = Schedule(config, 7).warnings()
     assert "starts at learning rate 0.004, not at optimizer.lr=0.01" in lines[0]
     assert "in place of optimizer.momentum" in lines[1]
     config = configured("step", step_size=3, warmup=2, start_factor=0.1)
-    assert hyperparameters.notes(config, hyperparameters.create(config, 7)) == []
+    assert Schedule(config, 7).warnings() == []
+
+
+def test_the_cycles_bounds_are_not_used_where_the_momentum_does_not_cycle():
+    config = configured("onecycle", max_lr=0.01, div_factor=1.5, max_momentum=0.9, pct_start=0.5)
+    assert "not used" not in " ".join(Schedule(config, 7).warnings())
+    config.schedule.cycle_momentum = False
+    (unused, _) = Schedule(config, 7).warnings()
+    assert unused == "not used by sgd with 'onecycle': schedule.max_momentum"
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "exponential", "plateau", "multistep"])
 def test_schedules_that_do_not_depend_on_the_length_go_on_as_they_were(name):
-    config = configured(name, 20, **REQUIRED.get(name, {}))
-    assert hyperparameters.extension(config, 7, old_epochs=10, number=10) == ""
-    short = hyperparameters.create(configured(name, 10, **REQUIRED.get(name, {})), 7)
-    assert short["lr"](10) == hyperparameters.create(config, 7)["lr"](10)
+    long = Schedule(configured(name, 20, **REQUIRED.get(name, {})), 7)
+    assert long.describe_extension(old_num_epochs=10, epoch=10, step=70) == ""
+    short = Schedule(configured(name, 10, **REQUIRED.get(name, {})), 7)
+    assert short.lr(10, 70) == long.lr(10, 70)
 
 
-def test_an_extension_says_what_happens_to_the_learning_rate():
-    said = hyperparameters.extension(configured("cosine", 20), 7, old_epochs=10, number=10)
-    assert "spans 20 epochs instead of 10" in said
-    assert "goes from 0 to 0.005" in said
-    config = configured("onecycle", 10, max_lr=0.1, interval="step")
-    assert "epochs instead of 5" in hyperparameters.extension(config, 7, 5, 35)
+def test_an_extension_says_how_the_learning_rate_changes():
+    text = Schedule(configured("cosine", 20), 7).describe_extension(10, epoch=10, step=70)
+    assert "spans 20 epochs instead of 10" in text
+    assert "goes from 0 to 0.005" in text
+    schedule = Schedule(configured("onecycle", 10, max_lr=0.1, interval="step"), 7)
+    assert "epochs instead of 5" in schedule.describe_extension(5, epoch=5, step=35)
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"name": "onecycle", "max_lr": 0.1, "warmup": 10}, "schedule.warmup=10"),
         ({"name": "cosine", "warmup": 11}, "schedule.warmup=11"),
@@ -145,7 +169,7 @@ def test_an_extension_says_what_happens_to_the_learning_rate():
         ({"name": "onecycle", "max_lr": 1.0, "max_momentum": 0.5}, "schedule.base_momentum=0.85"),
     ],
 )
-def test_what_cannot_span_the_run_is_named(settings, said):
+def test_what_cannot_span_the_run_is_named(settings, message):
     config = configured(**settings)
-    with pytest.raises(ConfigError, match=said):
-        hyperparameters.create(config, 7)
+    with pytest.raises(ConfigError, match=message):
+        Schedule(config, 7)

@@ -44,6 +44,13 @@ def test_help(run_main):
     assert "--config.optimizer.lr=0.01" in done.stdout
 
 
+def test_help_shows_the_values_of_a_config_with_its_overrides(run_main):
+    done = run_main("--config=configs/part2.py", "--config.seed=7", "--help")
+    assert done.returncode == 0
+    assert "--config.optimizer.lr=0.005" in done.stdout
+    assert "--config.seed=7\n" in done.stdout
+
+
 def test_train_finish_and_fresh(run_main, tmp_path):
     run = tmp_path / "run"
     flags = (*SMALL, "--config.num_epochs=1", f"--workdir={run}")
@@ -63,19 +70,42 @@ def test_train_finish_and_fresh(run_main, tmp_path):
     assert (tmp_path / "run.old-1" / "summary.json").exists()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_signals_save_and_say_so(tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("ignored", "number", "exit_code"),
+    [
+        (False, signal.SIGINT, 130),
+        (False, signal.SIGTERM, 143),
+        (True, signal.SIGTERM, 143),  # SIGINT is ignored, as in a background job, and sent first
+    ],
+)
+def test_signals_save_and_say_so(tmp_path, ignored, number, exit_code):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "jaxcifar.main", *SMALL, f"--workdir={run}"]
+    # The tests' own parent may ignore SIGINT, and a child would inherit that.
+    handler = "signal.SIG_IGN" if ignored else "signal.default_int_handler"
+    code_of_the_command = (
+        f"import runpy, signal; signal.signal(signal.SIGINT, {handler}); "
+        "runpy.run_module('jaxcifar.main', run_name='__main__', alter_sys=True)"
+    )
+    command = [sys.executable, "-c", code_of_the_command, *SMALL, f"--workdir={run}"]
     command.append("--config.num_epochs=1000")
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 100
     metrics = run / "metrics.jsonl"
-    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.1)
+
+    def wait_for_epochs(count):
+        deadline = time.monotonic() + 100
+        while time.monotonic() < deadline and process.poll() is None:
+            if metrics.exists() and metrics.read_text().count("\n") >= count:
+                return
+            time.sleep(0.1)
+
+    wait_for_epochs(1)
+    if ignored:
+        process.send_signal(signal.SIGINT)
+        wait_for_epochs(metrics.read_text().count("\n") + 2)
+        assert process.poll() is None
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == code, err
+    assert process.returncode == exit_code, err
     assert "stopped; saved" in out
     assert "Traceback" not in err
     assert json.loads(metrics.read_text().splitlines()[0])["epoch"] == 1
@@ -89,27 +119,31 @@ def test_divergence_exits_with_3(run_main, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
         ([], "--config is missing"),
-        (["--config=configs/nosuch.py"], "no file 'configs/nosuch.py'"),
-        (["--config=configs"], "no file"),
+        (["--config=configs/nosuch.py"], "no config file 'configs/nosuch.py'"),
+        (["--config=part9"], "configs/ has part1, part2"),
+        (["--config=configs"], "no config file"),
+        (["--config=configs/part1.py", "--lr=0.1"], "write --config.optimizer.lr=VALUE"),
+        (["--config=configs/part1.py", "--config.augment=flip"], "did you mean random_flip?"),
+        (["--help", "--config=part9"], "no config file 'part9'"),
         (["--config=jaxcifar/__init__.py"], "get_config() is missing"),
         (["--config"], "config"),
         (["--config=configs/part1.py", "--workdri=x"], "workdri"),
         (["--config=configs/part1.py", "stray"], "'stray' is not a flag"),
         (["--config=LICENSE"], "LICENSE, line 2"),
         (["--config=configs/part1.py", "--config.seed"], "has no value"),
-        (["--config=configs/part1.py", "--config.seed", "3"], "'3' is not a flag"),
-        (["--config=configs/part1.py", "--config.seed="], "whole number"),
+        (["--config=configs/part1.py", "--config.seed", "3"], "write --config.seed=VALUE"),
+        (["--config=configs/part1.py", "--config.seed="], "an integer"),
         (["--config=configs/part1.py", "--config.sed=3"], "did you mean seed"),
         (["--config=configs/part1.py", "--config.batch_size=0"], "1 or more"),
-        (["--config=configs/part1.py", "--config.batch_size=1e3"], "whole number"),
-        (["--config=configs/part1.py", "--config.data.val_fraction=1.5"], "between 0 and 1"),
+        (["--config=configs/part1.py", "--config.batch_size=1e3"], "an integer"),
+        (["--config=configs/part1.py", "--config.data.val_fraction=1.5"], "in (0, 1)"),
         (["--config=configs/part1.py", "--config.model.name=vgg"], "'simple_cnn'"),
         (["--config=configs/part1.py", "--config.optimizer=sgd"], "is a group"),
         (["--config=configs/part1.py", "--config.optimizer.lr=-1"], "above 0"),
-        (["--config=configs/part1.py", "--config.data.name=folder"], "data.dir is empty"),
+        (["--config=configs/part1.py", "--config.data.name=folder"], "data.dir is unset"),
         (["--config=configs/part1.py", "--config.schedule.name=onecycle"], "max_lr is unset"),
         (["--config=configs/part1.py", "--config.schedule.pct_start=1.5"], "schedule.pct_start"),
         ([*SMALL, "--config.schedule.name=cosine", "--config.schedule.warmup=99"], "warmup=99"),
@@ -121,11 +155,11 @@ def test_divergence_exits_with_3(run_main, tmp_path):
         ),
     ],
 )
-def test_mistakes_exit_with_2_and_plain_lines(run_main, tmp_path, flags, said):
+def test_mistakes_exit_with_2_and_plain_lines(run_main, tmp_path, flags, message):
     if "README.md" not in " ".join(flags):
         flags = [*flags, f"--workdir={tmp_path / 'run'}"]
     done = run_main(*flags)
     assert done.returncode == 2, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2

@@ -4,22 +4,43 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxcifar import config as config_lib
 from jaxcifar import models
-from jaxcifar.models import layers
+from jaxcifar.models import functional, layers
+from jaxcifar.spec import ConfigError
 
 
-def test_unknown_name_lists_the_known():
-    with pytest.raises(ValueError, match="simple_cnn"):
-        models.create("resnet1", num_classes=10, rngs=nnx.Rngs(0))
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("resnet1", {}, "there is no model 'resnet1'; did you mean resnet18"),
+        ("resnet18", {"stem": "cifr"}, "stem='cifr' is not valid: it must be one of 'cifar'"),
+        ("resnet18", {"head": "mpl"}, "one of 'linear', 'mlp'"),
+        ("resnet18", {"head": "mlp", "head_hidden": (8,)}, "one rate more than"),
+        ("resnet18", {"head_hidden": (8,)}, "has no effect with head='linear'"),
+        ("simple_cnn", {"stem": "cifar"}, "no parameter 'stem'; it has width, dropout"),
+        (
+            "simple_cnn",
+            {"dropout": 1.0},
+            r"dropout=1.0 is not valid: it must be a number in \[0, 1\)",
+        ),
+        ("wide_resnet", {"depth": 27}, r"depth=27 is not valid: it must be 6n \+ 4"),
+    ],
+)
+def test_mistakes_are_named(name, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        models.create(name, num_classes=10, rngs=nnx.Rngs(0), **arguments)
+
+
+def test_none_stands_for_the_default():
+    model = models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), width=None, dropout=None)
+    assert model.dropout.rate == 0.5
+    assert model.conv1.kernel.shape[-1] == 32
 
 
 def test_simple_cnn_has_the_studys_layers():
     model = models.create("simple_cnn", num_classes=100, rngs=nnx.Rngs(0))
-    shapes = {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf.shape
-        for path, leaf in jax.tree_util.tree_leaves_with_path(models.split(model)[1])
-    }
+    params = functional.flatten(functional.split(model)[1])
+    shapes = {name: leaf.shape for name, leaf in params.items()}
     assert shapes["conv1.kernel"] == (3, 3, 3, 32)
     assert shapes["conv3.kernel"] == (3, 3, 64, 128)
     assert shapes["fc1.kernel"] == (2048, 512)
@@ -27,8 +48,8 @@ def test_simple_cnn_has_the_studys_layers():
     assert sum(np.prod(shape) for shape in shapes.values()) == 1_193_636
 
 
-def test_initialisation_is_pytorchs():
-    params = models.split(models.create("simple_cnn", num_classes=100, rngs=nnx.Rngs(0)))[1]
+def test_initialization_is_pytorchs():
+    params = functional.split(models.create("simple_cnn", num_classes=100, rngs=nnx.Rngs(0)))[1]
     for name, fan_in in (("conv1", 27), ("conv3", 9 * 64), ("fc1", 2048), ("fc2", 512)):
         bound = fan_in**-0.5
         for values in params[name].values():
@@ -64,20 +85,19 @@ def test_of_equal_values_the_first_of_a_window_gets_the_gradient():
 
 def test_dropout_acts_in_training_only_and_follows_its_key():
     model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))
-    network, params, stats = models.split(model)
+    graphdefs, params, stats = functional.split(model)
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
     first, again, other = (
-        models.apply_train(network, params, stats, images, jax.random.key(k))[0] for k in (1, 1, 2)
+        functional.apply_train(graphdefs, params, stats, images, jax.random.key(k))[0]
+        for k in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     model.eval()
-    np.testing.assert_array_equal(model(images), models.apply_eval(network, params, stats, images))
+    np.testing.assert_array_equal(
+        model(images), functional.apply_eval(graphdefs, params, stats, images)
+    )
     assert model(images).dtype == jnp.float32
-
-
-def test_config_knows_the_same_networks():
-    assert config_lib.SCHEMA["model.name"].valid == "one of " + ", ".join(map(repr, models.NAMES))
 
 
 def plain_batch_norm(x, scale, bias):
@@ -108,8 +128,8 @@ def test_batch_norm_is_exact_far_from_zero_and_its_statistics_follow_pytorchs_ru
     norm = layers.BatchNorm(3)
     y = norm(x)
     exact = x.astype(np.float64)
-    centred = exact - exact.mean(0)
-    np.testing.assert_allclose(y, centred / np.sqrt(exact.var(0) + 1e-5), atol=2e-4)
+    centered = exact - exact.mean(0)
+    np.testing.assert_allclose(y, centered / np.sqrt(exact.var(0) + 1e-5), atol=2e-4)
     np.testing.assert_allclose(norm.mean[...], 0.1 * exact.mean(0), rtol=1e-6)
     np.testing.assert_allclose(norm.var[...], 0.9 + 0.1 * exact.var(0, ddof=1), rtol=1e-5)
     norm.eval()
@@ -131,9 +151,9 @@ def test_batch_norm_takes_a_single_row_and_half_precision():
 def test_simple_cnn_equals_torchs():
     """Same weights, same images: logits within 1e-5 of the largest (float32 rounding)."""
     torch = pytest.importorskip("torch")
-    functional = torch.nn.functional
+    torch_functional = torch.nn.functional
     model = models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0))
-    network, params, stats = models.split(model)
+    graphdefs, params, stats = functional.split(model)
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype(np.float32)
 
     def tensor(array):
@@ -142,12 +162,12 @@ def test_simple_cnn_equals_torchs():
     x = tensor(images.transpose(0, 3, 1, 2))
     for name in ("conv1", "conv2", "conv3"):
         kernel = tensor(np.asarray(params[name]["kernel"]).transpose(3, 2, 0, 1))
-        x = functional.conv2d(x, kernel, tensor(params[name]["bias"]), padding=1)
-        x = functional.max_pool2d(functional.relu(x), 2)
+        x = torch_functional.conv2d(x, kernel, tensor(params[name]["bias"]), padding=1)
+        x = torch_functional.max_pool2d(torch_functional.relu(x), 2)
     x = x.permute(0, 2, 3, 1).flatten(1)  # ours flattens channels last
-    x = functional.linear(x, tensor(params["fc1"]["kernel"]).T, tensor(params["fc1"]["bias"]))
-    x = functional.linear(
-        functional.relu(x), tensor(params["fc2"]["kernel"]).T, tensor(params["fc2"]["bias"])
+    x = torch_functional.linear(x, tensor(params["fc1"]["kernel"]).T, tensor(params["fc1"]["bias"]))
+    x = torch_functional.linear(
+        torch_functional.relu(x), tensor(params["fc2"]["kernel"]).T, tensor(params["fc2"]["bias"])
     )
-    ours = models.apply_eval(network, params, stats, images)
+    ours = functional.apply_eval(graphdefs, params, stats, images)
     np.testing.assert_allclose(ours, x.numpy(), atol=1e-5 * abs(x).max().item())

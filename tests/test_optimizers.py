@@ -7,7 +7,9 @@ import pytest
 from golden import make_optimizers
 
 from jaxcifar import config as config_lib
-from jaxcifar import hyperparameters, optimizers
+from jaxcifar import optimizers
+from jaxcifar.hyperparameters import Schedule
+from jaxcifar.spec import ConfigError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "optimizers.npz")
 
@@ -15,28 +17,28 @@ GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "optimizers.npz")
 def params_after(name, arguments, clip_norm, one_cycle, dtype):
     """Returns our parameters after the recorded gradients, for a case of make_optimizers."""
     config = config_lib.default()
-    given = config.optimizer
-    given.name, given.clip_norm = name.lower(), clip_norm
-    given.momentum = given.weight_decay = 0.0
+    settings = config.optimizer
+    settings.name, settings.clip_norm = name.lower(), clip_norm
+    settings.momentum = settings.weight_decay = 0.0
     for key, value in arguments.items():
         if key == "betas":
-            given.b1, given.b2 = value
+            settings.b1, settings.b2 = value
         else:
-            given[key] = value
+            settings[key] = value
     config.num_epochs = make_optimizers.STEPS
     if one_cycle:
         config.schedule.name = "onecycle"
         for key, value in make_optimizers.ONE_CYCLE.items():
             if key != "total_steps":
                 config.schedule[key] = value
-    schedule = hyperparameters.create(config, steps_per_epoch=1)
+    schedule = Schedule(config, steps_per_epoch=1)
 
     start, grads = make_optimizers.recorded()
     optimizer = optimizers.create(config)
 
     @jax.jit
     def step(params, state, grads, values):
-        state.hyperparams.update(values)
+        state = state._replace(hyperparams=state.hyperparams | values)
         updates, state = optimizer.update(grads, state, params)
         return jax.tree.map(lambda p, u: p + u, params, updates), state
 
@@ -44,34 +46,34 @@ def params_after(name, arguments, clip_norm, one_cycle, dtype):
         params = {key: value.astype(dtype) for key, value in start.items()}
         state = optimizer.init(params)
         for i, grad in enumerate(grads):
-            values = {key: dtype(value(i)) for key, value in schedule.items()}
+            values = {key: dtype(value) for key, value in schedule.values(i, i).items()}
             grad = {key: value.astype(dtype) for key, value in grad.items()}
             params, state = step(params, state, grad, values)
         return {key: np.asarray(value, np.float64) for key, value in params.items()}
 
 
-def error(found, expected):
+def error(params, expected):
     """Returns the largest difference, relative to each tensor's largest value."""
     return max(
-        np.abs(found[key] - expected[key]).max() / np.abs(expected[key]).max() for key in expected
+        np.abs(params[key] - expected[key]).max() / np.abs(expected[key]).max() for key in expected
     )
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("float64", 1e-12)])
 @pytest.mark.parametrize("index", range(len(GOLDEN["cases"])), ids=lambda i: GOLDEN["cases"][i])
 def test_follows_pytorch_for_200_steps(index, dtype, limit):
-    found = params_after(*json.loads(str(GOLDEN["cases"][index])), np.dtype(dtype).type)
+    params = params_after(*json.loads(str(GOLDEN["cases"][index])), np.dtype(dtype).type)
     expected = {key: GOLDEN[f"{dtype}_{index}_{key}"] for key in make_optimizers.SHAPES}
-    assert error(found, expected) <= limit
+    assert error(params, expected) <= limit
 
 
 @pytest.mark.torch
 def test_the_recorded_parameters_are_pytorchs():
     pytest.importorskip("torch")
     for index in (2, len(make_optimizers.CASES) - 1):
-        found = make_optimizers.torch_params(*make_optimizers.CASES[index], "float32")
+        params = make_optimizers.torch_params(*make_optimizers.CASES[index], "float32")
         expected = {key: GOLDEN[f"float32_{index}_{key}"] for key in make_optimizers.SHAPES}
-        assert error(found, expected) <= 1e-7
+        assert error(params, expected) <= 1e-7
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
@@ -88,14 +90,22 @@ def test_norms_and_biases_can_be_left_undecayed(name):
     assert (np.asarray(updates["scale"]) == 0).all()
 
 
-def test_plain_sgd_keeps_no_buffer():
+def test_clipping_comes_first_and_nesterov_needs_momentum():
     config = config_lib.default()
-    config.optimizer.momentum = 0.0
-    params = {"w": np.ones(3, np.float32)}
+    config.optimizer.clip_norm, config.optimizer.weight_decay = 1.0, 0.0
+    params = {"w": np.zeros(4, np.float32)}
+    optimizer = optimizers.create(config)
+    updates, _ = optimizer.update({"w": np.full(4, 10.0)}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["w"], -0.01 * 0.5, rtol=1e-6)
+    with pytest.raises(ConfigError, match="momentum above 0"):
+        optimizers.OPTIMIZERS["sgd"].validate({"nesterov": True, "momentum": 0.0})
 
-    def arrays():
-        return [x.shape for x in jax.tree.leaves(optimizers.create(config).init(params))]
 
-    assert (3,) not in arrays()
-    config.schedule.name = "onecycle"  # which sets a momentum of its own
-    assert (3,) in arrays()
+def test_the_momentum_that_schedules_cycle_is_the_optimizers_own():
+    config = config_lib.default()
+    config.optimizer.momentum, config.optimizer.b1 = 0.5, 0.75
+    for name, value in (("sgd", 0.5), ("adam", 0.75), ("adamw", 0.75)):
+        config.optimizer.name = name
+        assert optimizers.momentum(config) == value
+        state = optimizers.create(config).init({"w": np.ones(3, np.float32)})
+        assert set(state.hyperparams) == {"lr", "momentum"}

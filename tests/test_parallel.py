@@ -4,7 +4,7 @@ import pytest
 
 from jaxcifar import config as config_lib
 from jaxcifar import parallel
-from jaxcifar.config import ConfigError
+from jaxcifar.spec import ConfigError
 
 
 @pytest.mark.parametrize("rows", [16, 13, 1])
@@ -16,6 +16,15 @@ def test_a_batch_of_any_size_can_be_split(rows):
     np.testing.assert_array_equal(out, np.arange(rows) * 2.0)
 
 
+def test_an_initialized_jax_gives_as_many_devices_as_asked_for():
+    config = config_lib.default()
+    assert parallel.setup(config).size == jax.device_count()
+    config.parallel.cpu_devices = 2
+    mesh = parallel.setup(config)
+    assert mesh.size == 2
+    assert parallel.describe(mesh).startswith("2 × ")
+
+
 def test_data_that_does_not_fit_is_refused_with_the_numbers():
     mesh = parallel.setup(config_lib.default())
     parallel.check_fits(mesh, 1000)
@@ -23,7 +32,7 @@ def test_data_that_does_not_fit_is_refused_with_the_numbers():
         parallel.check_fits(mesh, 10**15)
 
 
-def test_an_xla_that_does_not_know_the_compiler_option_goes_without(monkeypatch):
+def test_where_xla_does_not_know_the_compiler_option_it_is_left_out(monkeypatch):
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices("cpu")[:1])
     assert parallel.compiler_options(mesh) == parallel.CPU_COMPILER_OPTIONS
     monkeypatch.setattr(parallel, "CPU_COMPILER_OPTIONS", {"xla_cpu_no_such_option": "1"})

@@ -1,4 +1,3 @@
-import ast
 import os
 import subprocess
 import sys
@@ -8,19 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcifar import augment
-from jaxcifar.augment.parse import TRANSFORMS, read
+from jaxcifar import augment, preview
+from jaxcifar.augment.parse import read
+from jaxcifar.spec import ConfigError, PositiveInt
 
 SCRIPT = "scripts/preview_augmentations.py"
 
-# Runs the script with two rows of examples only, since each takes a second to compile.
+# Runs the script with one example only, since each takes a second to compile.
 SHORT = f"""
-import importlib.util
-spec = importlib.util.spec_from_file_location("preview", "{SCRIPT}")
-preview = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(preview)
-preview.EXAMPLES = ("hflip", "cutout(12)")
-preview.launch()
+import runpy
+from jaxcifar import preview
+preview.example_lines = lambda: ["hflip"]
+runpy.run_path("{SCRIPT}", run_name="__main__")
 """
 
 
@@ -41,53 +39,79 @@ def run(pytestconfig):
     return run
 
 
-def examples(pytestconfig):
-    """Returns the script's EXAMPLES without running it here, where its flags would stay."""
-    tree = ast.parse((pytestconfig.rootpath / SCRIPT).read_text())
-    [value] = [
-        node.value
-        for node in tree.body
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "EXAMPLES"
-    ]
-    return ast.literal_eval(value)
-
-
-def test_every_transform_has_an_example_that_makes_an_image(pytestconfig):
-    lines = examples(pytestconfig)
-    assert {read(line)[0][0] for line in lines} == set(TRANSFORMS)
+def test_every_transform_has_an_example_that_makes_an_image():
+    lines = preview.example_lines()
+    names = {name for name, entry in augment.TRANSFORMS.items() if "_in_tests" not in name}
+    assert {read(line)[0][0] for line in lines} == names
     image = jax.ShapeDtypeStruct((32, 32, 3), np.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
     for line in lines:
-        found = jax.eval_shape(augment.parse(line), key, image)
-        assert (found.shape, found.dtype) == (image.shape, image.dtype), line
+        result = jax.eval_shape(augment.parse(line), key, image)
+        assert (result.shape, result.dtype) == (image.shape, image.dtype), line
 
 
-def test_draws_originals_samples_and_examples(run, tmp_path):
+def test_a_users_transform_is_shown_by_its_examples_or_its_name_if_that_will_do():
+    @augment.transform("plain_in_tests")
+    def plain(image: jax.Array, size: PositiveInt = 1) -> jax.Array:
+        return image
+
+    @augment.transform("needs_size_in_tests")
+    def needs_size(image: jax.Array, size: PositiveInt) -> jax.Array:
+        return image
+
+    @augment.transform("examples_in_tests", examples=("examples_in_tests(2)",))
+    def examples(image: jax.Array, size: PositiveInt) -> jax.Array:
+        return image
+
+    lines = [line for line in preview.example_lines() if "_in_tests" in line]
+    assert lines == ["plain_in_tests", "examples_in_tests(2)"]
+
+
+def test_draws_originals_samples_and_examples(run, tmp_path, image_folder):
     picture = tmp_path / "new" / "aug.png"
     done = run(
         "-c",
         SHORT,
         "--config=configs/quickstart.py",
-        "--config.data.synthetic_size=100",
+        "--config.data.name=folder",  # which loads faster than synthetic100
+        f"--config.data.dir={image_folder}",
         "--config.augment=random_flip",
         f"--output={picture}",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"7 rows of 12 images: {picture}\n"
+    assert done.stdout == f"6 rows of 12 images: {picture}\n"
     pixels = np.asarray(Image.open(picture))[:, -12 * 68 :]
-    rows = pixels[4 : 4 + 7 * 68].reshape(7, 68, -1, 3)[:, :64]
+    rows = pixels[4 : 4 + 6 * 68].reshape(6, 68, -1, 3)[:, :64]
     assert (rows[0] != rows[1]).any()  # flipped or not
     flipped = rows[5].reshape(64, 12, 68, 3)[:, :, :64][:, :, ::-1]
     np.testing.assert_array_equal(flipped, rows[0].reshape(64, 12, 68, 3)[:, :, :64])
 
 
-def test_mistakes_and_help(run):
-    flags = (SCRIPT, "--config=configs/quickstart.py")
-    done = run(*flags, "--config.augment=rotat(10)", "--output=x.png")
+def test_without_augment_there_are_no_samples(small_config, image_folder, monkeypatch):
+    small_config.data.name, small_config.data.dir = "folder", str(image_folder)
+    monkeypatch.setattr(preview, "example_lines", lambda: ["invert"])
+    labels, images = zip(*preview.make_rows(small_config), strict=True)
+    assert labels == ("original", "invert")
+    np.testing.assert_array_equal(images[1], 1 - images[0])
+
+
+def test_outputs_that_cannot_be_written_are_named(
+    small_config, image_folder, tmp_path, monkeypatch
+):
+    small_config.data.name, small_config.data.dir = "folder", str(image_folder)
+    with pytest.raises(ConfigError, match=r"must be a file named \*\.png"):
+        preview.write(small_config, tmp_path / "aug.jpg")
+    monkeypatch.setattr(preview, "example_lines", list)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        preview.write(small_config, tmp_path / "file" / "aug.png")
+
+
+def test_mistakes_and_help_of_the_script(run):
+    done = run(SCRIPT, "--config=configs/quickstart.py", "--config.augment=rotat(10)", "--output=x")
     assert done.returncode == 2
-    assert "config.augment: there is no transform 'rotat'" in done.stderr
+    assert "there is no transform 'rotat'" in done.stderr
     assert "Traceback" not in done.stderr
-    assert run(*flags, "--output=x.jpg").returncode == 2
     done = run(SCRIPT, "--help")
     assert done.returncode == 0
     assert "--output" in done.stdout

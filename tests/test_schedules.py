@@ -19,50 +19,50 @@ LR = {
 MOMENTUM = {"OneCycleLR": schedules.one_cycle_momentum, "CyclicLR": schedules.cyclic_momentum}
 
 
-def values(name, lr, arguments, steps, warmup):
+def our_values(name, lr, arguments, steps, warmup):
     """Returns our learning rate and momentum where make_schedules.values returns PyTorch's."""
     arguments = dict(arguments)
     cycles = arguments.pop("cycle_momentum", True) and name in MOMENTUM
     bounds = {k: arguments.pop(k) for k in ("base_momentum", "max_momentum") if k in arguments}
-    heights = ("max_lr", "base_lr", "div_factor", "final_div_factor")
-    shape = {k: v for k, v in arguments.items() if k not in heights}
-    momentum = MOMENTUM[name](**bounds, **shape) if cycles else schedules.constant_lr(0.9)
+    levels = ("max_lr", "base_lr", "div_factor", "final_div_factor")
+    timing = {k: v for k, v in arguments.items() if k not in levels}
+    momentum = MOMENTUM[name](**bounds, **timing) if cycles else schedules.constant_lr(0.9)
     rate = LR[name](**arguments) if name in MOMENTUM else LR[name](lr, **arguments)
     rate = schedules.warm_up(rate, warmup=warmup)
     momentum = schedules.warm_up(momentum, warmup=warmup, start_factor=1.0)
     return np.array([(rate(step), momentum(step)) for step in range(steps + 1)])
 
 
-def assert_within_1e6_of_the_peak(found, expected):
-    assert (np.abs(found - expected).max(0) <= 1e-6 * expected.max(0)).all()
+def assert_within_1e6_of_the_peak(values, expected):
+    assert (np.abs(values - expected).max(0) <= 1e-6 * expected.max(0)).all()
 
 
 @pytest.mark.parametrize("index", range(len(GOLDEN["cases"])), ids=lambda i: GOLDEN["cases"][i])
 def test_follows_pytorch_at_every_step(index):
     case = json.loads(str(GOLDEN["cases"][index]))
-    assert_within_1e6_of_the_peak(values(*case), GOLDEN[f"values_{index}"])
+    assert_within_1e6_of_the_peak(our_values(*case), GOLDEN[f"values_{index}"])
 
 
 @pytest.mark.parametrize("index", range(len(GOLDEN["plateau_cases"])))
 def test_plateau_follows_pytorch(index):
     arguments = json.loads(str(GOLDEN["plateau_cases"][index]))
-    state, found = schedules.plateau_start(0.1), []
+    state, lrs = schedules.plateau_start(0.1), []
     for metric in GOLDEN["plateau_metrics"]:
         state = json.loads(json.dumps(state))  # as a checkpoint keeps it
         state = schedules.reduce_lr_on_plateau(state, float(metric), **arguments)
-        found.append(state["lr"])
-    np.testing.assert_allclose(found, GOLDEN["plateau_values"][index], rtol=1e-12)
-    assert len(set(found)) > 2
+        lrs.append(state["lr"])
+    np.testing.assert_allclose(lrs, GOLDEN["plateau_values"][index], rtol=1e-12)
+    assert len(set(lrs)) > 2
 
 
-def test_what_the_studys_log_gives_away():
+def test_the_studys_log_shows_a_schedule_stepped_once_an_epoch():
     rate = schedules.one_cycle_lr(max_lr=5e-3, total_steps=50 * 313, pct_start=0.1, div_factor=10)
     assert round(rate(50), 7) == 0.0005113
     assert rate(50 * 313) == pytest.approx(5e-8, rel=0.01)
 
 
 @pytest.mark.parametrize(
-    ("function", "arguments", "said"),
+    ("function", "arguments", "message"),
     [
         (schedules.step_lr, {"lr": 0.1, "step_size": 0}, "step_size=0"),
         (schedules.step_lr, {"lr": -1, "step_size": 1}, "lr=-1"),
@@ -103,10 +103,9 @@ def test_what_the_studys_log_gives_away():
         (schedules.reduce_lr_on_plateau, {"state": {}, "metric": 1, "mode": "low"}, "mode='low'"),
     ],
 )
-def test_arguments_out_of_range_are_named(function, arguments, said):
-    lr = {"lr": arguments["lr"]} if "lr" in arguments else {}
-    with pytest.raises(ValueError, match=said.replace("[", r"\[")):
-        function(**(arguments | lr))
+def test_arguments_out_of_range_are_named(function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        function(**arguments)
 
 
 def test_one_cycle_ends():
@@ -168,10 +167,10 @@ def test_follows_pytorch_for_any_parameters():
         if name == "OneCycleLR":
             rise = arguments["pct_start"] * steps - 1  # PyTorch divides by zero where this is 0
             assume(abs(rise) > 1e-3 and abs(2 * rise - (steps - 1)) > 1e-3)
-            assume(rise > 0 or not warmup)  # else ours aims at where the cycle starts, not below
+            assume(rise > 0 or not warmup)  # else PyTorch's warm-up starts from another value
             arguments["total_steps"] = steps
         case = (name, lr, arguments, steps + warmup, warmup)
-        assert_within_1e6_of_the_peak(values(*case), make_schedules.values(*case))
+        assert_within_1e6_of_the_peak(our_values(*case), make_schedules.values(*case))
 
     follows()
 
@@ -199,10 +198,10 @@ def test_plateau_follows_pytorch_for_any_parameters():
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(arguments, st.lists(st.floats(-2, 2), min_size=1, max_size=40))
     def follows(arguments, metrics):
-        state, found = schedules.plateau_start(0.1), []
+        state, lrs = schedules.plateau_start(0.1), []
         for metric in metrics:
             state = schedules.reduce_lr_on_plateau(state, metric, **arguments)
-            found.append(state["lr"])
-        assert found == make_schedules.plateau(arguments, 0.1, metrics)
+            lrs.append(state["lr"])
+        assert lrs == make_schedules.plateau(arguments, 0.1, metrics)
 
     follows()

@@ -3,105 +3,116 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType
 
-from jaxcifar import batches, data, hyperparameters, optimizers, parallel, step
-from jaxcifar.rng import Stream, stream
+from jaxcifar import batches, data, parallel
+from jaxcifar import step as step_lib
+from jaxcifar.hyperparameters import Schedule
+from jaxcifar.program import Program
 
 
-def train_steps(config, steps_per_call, num_steps=4, devices=None):
-    """Returns the state after some steps, and the sums of their metrics."""
+def train_steps(config, num_steps, num_devices=None):
+    """Returns the state after the first steps of an epoch, at learning rates 0.1, 0.09, ..."""
     mesh = parallel.setup(config)
-    if devices:
+    if num_devices:
+        devices = jax.devices()[:num_devices]
         mesh = jax.make_mesh(
-            (devices,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
+            (num_devices,), ("data",), axis_types=(AxisType.Auto,), devices=devices
         )
-    part = data.load(config).train
-    optimizer = optimizers.create(config)
-    network, state = step.init_state(config, optimizer, 100, mesh)
-    call = step.make_train_call(network, optimizer, config, 100, mesh)
-    images, labels = jax.device_put((part.images, part.labels), parallel.replicated(mesh))
-    order = jax.random.permutation(stream(0, Stream.SHUFFLE), len(part))
-    lrs = np.linspace(0.1, 0.01, 10, dtype=np.float32)
-    table = {"lr": lrs, "momentum": np.full(10, 0.9, np.float32)}
-    loss = 0.0
-    for index in range(0, num_steps, steps_per_call):
-        state, sums = call(
-            state,
-            images,
-            labels,
-            order,
-            table,
-            stream(config.seed, Stream.STEP),
-            index,
-            steps=steps_per_call,
-            batch_size=config.batch_size,
-        )
-        loss += float(sums["loss"])
-    return state, loss
+    program = Program(config, mesh, data.load(config))
+    lrs = np.linspace(0.1, 0.01, program.steps_per_epoch, dtype=np.float32)
+    values = {"lr": lrs, "momentum": np.full_like(lrs, 0.9)}
+    for call in program.train_epoch(program.init(), 0, values):
+        if call.step_in_epoch == num_steps:
+            return call
+    raise AssertionError("the epoch has fewer steps")
 
 
 def test_steps_per_call_changes_rounding_only(small_config):
-    """Dropout, order and learning rates are the same; float32 rounding is all that differs."""
-    (one, loss_one), (four, loss_four) = (train_steps(small_config, n) for n in (1, 4))
-    assert int(one.step) == int(four.step) == 4
-    assert loss_one == pytest.approx(loss_four, rel=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, four.params)
+    """Dropout, order and learning rates are the same; float32 rounding is all that differs. Two
+    steps, because in a third it could flip a ReLU of this network on another processor.
+    """
+    one = train_steps(small_config, 2)
+    small_config.steps_per_call = 2
+    two = train_steps(small_config, 2)
+    assert int(one.state.step) == int(two.state.step) == 2
+    assert float(two.sums["count"]) == 100
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.state.params, two.state.params
+    )
 
 
 @pytest.mark.parametrize("batch_size", [48, 13])
 def test_the_number_of_devices_changes_rounding_only(small_config, batch_size):
-    """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. SGD on
-    a narrow ResNet for 2 steps: rounding has not grown yet.
+    """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. After
+    one SGD step the parameters differ by rounding, 1e-7 where measured; a second step would
+    multiply it wherever a ReLU flips.
     """
     small_config.batch_size = batch_size
-    small_config.model.name = "resnet18"
-    small_config.model.head = "mlp"
+    small_config.model.name = "wide_resnet"
+    small_config.model.depth, small_config.model.widen_factor = 10, 1
+    small_config.model.block_dropout = 0.3
     small_config.augment = "random_crop(32, padding=4) | random_flip"
     small_config.mixup.prob = 0.5
-    states = [train_steps(small_config, 1, 2, devices)[0] for devices in (1, 2, 8)]
+    states = [train_steps(small_config, 1, devices).state for devices in (1, 2, 8)]
     for other in states[1:]:
         jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4 * max(1, abs(a).max())),
+            lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5 * max(1, abs(a).max())),
             states[0].model,
             other.model,
         )
 
 
 def test_the_average_follows_its_formula_and_leaves_training_alone(small_config):
-    plain = [train_steps(small_config, 1, n)[0] for n in (1, 2, 3)]
+    plain = [train_steps(small_config, n).state for n in (1, 2, 3)]
     assert plain[-1].ema is None
     assert plain[-1].model["params"] is plain[-1].params
     small_config.ema.decay = 0.9
-    averaged, _ = train_steps(small_config, 1, 3)
-    jax.tree.map(np.testing.assert_array_equal, averaged.params, plain[-1].params)
+    averaged = train_steps(small_config, 3).state
+    # Another program, so rounding may differ, and a step multiplies it.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), averaged.params, plain[-1].params
+    )
 
     def mean(first, second, third):  # torch's AveragedModel starts from the first step's
         return 0.9 * (0.9 * first + 0.1 * second) + 0.1 * third
 
     expected = jax.tree.map(mean, *(state.params for state in plain))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), averaged.ema, expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), averaged.ema, expected)
     assert averaged.model["params"] is averaged.ema
 
 
 def test_label_smoothing_changes_the_loss_and_not_the_accuracy(small_config):
-    mesh = parallel.setup(small_config)
-    part = data.load(small_config).train
-    network, state = step.init_state(small_config, optimizers.create(small_config), 100, mesh)
-    key = stream(0, Stream.STEP)
-    found = []
+    splits = data.load(small_config)
+    program = Program(small_config, parallel.setup(small_config), splits)
+    state = program.init()
+    images = batches.normalize(splits.train.images[:50], small_config)
+    targets = jax.nn.one_hot(splits.train.labels[:50], 100)
+    results = []
     for smoothing in (0.0, 0.2):
         small_config.loss.label_smoothing = smoothing
-        loss_fn = jax.jit(step.make_loss(network, small_config))
-        images = batches.normalise(part.images[:50], small_config)
-        batch = images, jax.nn.one_hot(part.labels[:50], 100)
-        found.append(loss_fn(state.params, state.stats, *batch, key))
-    assert float(found[0][0]) != float(found[1][0])
-    assert float(found[0][1][1]["correct"]) == float(found[1][1][1]["correct"])
+        loss_fn = jax.jit(step_lib.make_loss(program.graphdefs, small_config))
+        results.append(loss_fn(state.params, state.stats, images, targets, jax.random.key(0)))
+    (plain, (_, plain_sums)), (smoothed, (_, smoothed_sums)) = results
+    assert float(plain) != float(smoothed)
+    assert float(plain_sums["correct"]) == float(smoothed_sums["correct"])
+
+
+def test_a_step_leaves_the_state_it_is_passed_as_it_was(small_config):
+    program = Program(small_config, parallel.setup(small_config), data.load(small_config))
+    state = program.init()
+    before = dict(state.opt_state.hyperparams)
+    step = step_lib.make_train_step(program.graphdefs, program.optimizer, small_config)
+    batch = np.zeros((2, 32, 32, 3), np.float32), np.eye(2, 100, dtype=np.float32)
+    new_state, _ = step(state, (*batch, {"lr": np.float32(0.5)}, jax.random.key(0)))
+    assert state.opt_state.hyperparams == before
+    assert float(new_state.opt_state.hyperparams["lr"]) == 0.5
 
 
 @pytest.mark.torch
 def test_simple_cnn_follows_pytorchs_losses_for_50_steps(small_config):
     """A narrow SimpleCNN without dropout, SGD with momentum and decay, the learning rate halved
-    on the way; the same initial parameters and batches.
+    on the way; the same initial parameters and batches. A loss is a mean over 50 images: where
+    measured it stays within 1e-6 for all 50 steps, since this small network flips few ReLUs; 1e-3
+    is a hundredth of what the loss falls by.
     """
     torch = pytest.importorskip("torch")
     nn = torch.nn
@@ -110,10 +121,10 @@ def test_simple_cnn_follows_pytorchs_losses_for_50_steps(small_config):
     small_config.optimizer.lr = 0.03
     small_config.schedule.name, small_config.schedule.interval = "step", "step"
     small_config.schedule.step_size, small_config.schedule.gamma = 20, 0.5
-    mesh = parallel.setup(small_config)
-    part = data.load(small_config).train
-    optimizer = optimizers.create(small_config)
-    network, state = step.init_state(small_config, optimizer, 100, mesh)
+    splits = data.load(small_config)
+    part = splits.train.take(slice(450))  # nine steps an epoch
+    program = Program(small_config, parallel.setup(small_config), splits._replace(train=part))
+    state = program.init()
 
     class HeightWidthChannels(nn.Module):
         def forward(self, x):
@@ -130,38 +141,30 @@ def test_simple_cnn_follows_pytorchs_losses_for_50_steps(small_config):
             kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
             layer.weight.copy_(torch.tensor(kernel))
             layer.bias.copy_(torch.tensor(bias))
-    given = small_config.optimizer
+    settings = small_config.optimizer
     sgd = torch.optim.SGD(
-        model.parameters(), given.lr, momentum=given.momentum, weight_decay=given.weight_decay
+        model.parameters(),
+        settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
     )
     halving = torch.optim.lr_scheduler.StepLR(sgd, 20, 0.5)
 
-    call = step.make_train_call(network, optimizer, small_config, 100, mesh)
-    images, labels = jax.device_put((part.images, part.labels), parallel.replicated(mesh))
-    schedule = hyperparameters.create(small_config, 50)
-    table = hyperparameters.tabulate(small_config, schedule, 0, 50)
-    order, key = np.arange(2500) % len(part), stream(0, Stream.STEP)
+    schedule = Schedule(small_config, program.steps_per_epoch)
     ours, theirs = [], []
-    for i in range(50):
-        state, sums = call(state, images, labels, order, table, key, i, steps=1, batch_size=50)
-        ours.append(float(sums["loss"]) / 50)
-        rows = order[50 * i : 50 * i + 50]
-        batch = (part.images[rows] / 255.0 - small_config.data.mean) / small_config.data.std
-        batch = torch.tensor(batch.transpose(0, 3, 1, 2), dtype=torch.float32)
-        loss = nn.functional.cross_entropy(model(batch), torch.tensor(part.labels[rows]).long())
-        sgd.zero_grad()
-        loss.backward()
-        sgd.step()
-        halving.step()
-        theirs.append(loss.item())
+    for epoch in range(6):
+        order = np.asarray(program.epoch_order(epoch)).reshape(-1, 50)
+        calls = program.train_epoch(state, epoch, schedule.epoch_values(epoch))
+        for rows, call in zip(order, calls, strict=True):
+            state = call.state
+            ours.append(float(call.sums["loss"]) / 50)
+            batch = (part.images[rows] / 255.0 - small_config.data.mean) / small_config.data.std
+            batch = torch.tensor(batch.transpose(0, 3, 1, 2), dtype=torch.float32)
+            loss = nn.functional.cross_entropy(model(batch), torch.tensor(part.labels[rows]).long())
+            sgd.zero_grad()
+            loss.backward()
+            sgd.step()
+            halving.step()
+            theirs.append(loss.item())
     assert min(theirs) < theirs[0] - 0.03  # it learns
-    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-3)
-
-
-def test_gradients_by_layer(small_config):
-    mesh = parallel.setup(small_config)
-    part = data.load(small_config).train
-    network, state = step.init_state(small_config, optimizers.create(small_config), 100, mesh)
-    found = step.make_gradients(network, small_config, 100)(state, part.images, part.labels)
-    assert found["conv1.kernel"].shape == (3, 3, 3, 4)
-    assert abs(found["fc2.bias"]).max() > 0
+    np.testing.assert_allclose(ours[:50], theirs[:50], rtol=0, atol=1e-3)

@@ -4,8 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from jaxcifar import tracking
-from jaxcifar.config import ConfigError
+from jaxcifar import console
+from jaxcifar.run import Run
+from jaxcifar.spec import ConfigError
 from jaxcifar.tracking import Tracker
 
 RECORD = {
@@ -21,29 +22,30 @@ RECORD = {
 }
 
 
+def start_tracker(config, workdir):
+    return Tracker(Run.claim(config, workdir), epochs_done=0, num_steps=30)
+
+
 def test_plain_lines_and_jsonl(small_config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(tracking, "PLAIN_SECONDS", -1)
-    with Tracker(tmp_path, small_config, epochs_done=0, steps=30) as tracker:
+    monkeypatch.setattr(console, "PLAIN_SECONDS", -1)
+    with start_tracker(small_config, tmp_path) as tracker:
         tracker.update(1, 5, 2.0, 40.0, 900.0)
         tracker.log_epoch(RECORD)
+        tracker.evaluating("validating")(100, 120)
     lines = capsys.readouterr().out.splitlines()
-    assert "epoch 1/3" in lines[0] and "900 images/s" in lines[0] and "step 5/30" in lines[0]
+    assert "epoch 1/3" in lines[0] and "900 images/s" in lines[0] and "5 of 30 steps" in lines[0]
     assert "val loss 1.2500 acc 60.00 %" in lines[1]
+    assert "validating: 100 of 120 images" in lines[2]
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == RECORD
 
 
-def test_resuming_drops_the_records_that_will_be_made_again(small_config, tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"epo')
-    Tracker(tmp_path, small_config, epochs_done=2, steps=30)
-    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
-
-
-def test_wandb_offline_needs_no_key_and_asks_nothing(small_config, tmp_path, monkeypatch):
+def test_wandb_offline_needs_no_key_and_prompts_for_nothing(small_config, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    with Tracker(tmp_path, small_config, epochs_done=0, steps=30) as tracker:
+    small_config.wandb.histogram_every = 2
+    with start_tracker(small_config, tmp_path) as tracker:
         tracker.log_epoch(RECORD)
-        assert tracker.wants_histograms
+        assert tracker.wants_histograms(2) and not tracker.wants_histograms(1)
         tracker.log_histograms(1, {"conv1.kernel": np.linspace(-1, 1, 50)})
         tracker.log_summary({"test_acc": 61.0})
     (run,) = (tmp_path / "wandb").glob("offline-run-*/run-*.wandb")
@@ -58,15 +60,15 @@ def test_wandb_online_without_a_key_is_a_plain_error(small_config, tmp_path, mon
     monkeypatch.setenv("HOME", str(tmp_path))
     small_config.wandb.mode = "online"
     with pytest.raises(ConfigError, match="WANDB_API_KEY"):
-        Tracker(tmp_path, small_config, epochs_done=0, steps=30)
+        start_tracker(small_config, tmp_path)
 
 
 def test_wandb_missing(small_config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "")
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    Tracker(tmp_path, small_config, epochs_done=0, steps=30)
+    start_tracker(small_config, tmp_path)
     assert "W&B is not installed" in capsys.readouterr().out
     small_config.wandb.mode = "offline"
     with pytest.raises(ConfigError, match="pip install wandb"):
-        Tracker(tmp_path, small_config, epochs_done=0, steps=30)
+        start_tracker(small_config, tmp_path)

@@ -1,15 +1,12 @@
 import json
-import math
 import os
 import signal
 import threading
-import time
 
-import numpy as np
 import pytest
 
-from jaxcifar import train
-from jaxcifar.config import ConfigError
+from jaxcifar import program, train
+from jaxcifar.spec import ConfigError
 
 
 def losses(workdir):
@@ -57,19 +54,19 @@ def test_the_same_config_gives_the_same_bits(alone, small_config, tmp_path):
     assert again["test_loss"] == alone[1]["test_loss"]
 
 
-def stop_after(monkeypatch, calls):
+def stop_after(monkeypatch, num_calls):
     """Sends this process SIGTERM at its device call of that number, once."""
-    made = []
-    plan = train.plan
+    calls = []
+    plan_calls = program.plan_calls
 
     def stopping_plan(*arguments):
-        for call in plan(*arguments):
-            made.append(call)
-            if len(made) == calls:
+        for call in plan_calls(*arguments):
+            calls.append(call)
+            if len(calls) == num_calls:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield call
 
-    monkeypatch.setattr(train, "plan", stopping_plan)
+    monkeypatch.setattr(program, "plan_calls", stopping_plan)
 
 
 @pytest.mark.parametrize("after", [1, 4, 10, 17])
@@ -110,7 +107,9 @@ def test_plateau_and_average_survive_a_restart(small_config, tmp_path, monkeypat
     assert resumed["test_loss"] == unbroken["test_loss"]
 
 
-def test_a_finished_run_that_grows_says_what_its_learning_rate_does(small_config, tmp_path, capsys):
+def test_a_finished_run_that_grows_says_how_its_learning_rate_changes(
+    small_config, tmp_path, capsys
+):
     small_config.schedule.name = "cosine"
     small_config.schedule.gamma = 0.5
     small_config.num_epochs = 1
@@ -118,16 +117,16 @@ def test_a_finished_run_that_grows_says_what_its_learning_rate_does(small_config
     assert "not used by sgd with 'cosine': schedule.gamma" in capsys.readouterr().out
     small_config.num_epochs = 2
     grown = train.train_and_evaluate(small_config, tmp_path / "run")
-    said = capsys.readouterr().out
-    assert "the schedule now spans 2 epochs instead of 1" in said
-    assert "learning rate goes from 0 to 0.005" in said
+    output = capsys.readouterr().out
+    assert "the schedule now spans 2 epochs instead of 1" in output
+    assert "learning rate goes from 0 to 0.005" in output
     assert grown["wall_seconds"] > short["wall_seconds"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == grown
     assert [r["lr"] for r in losses(tmp_path / "run")] == [0.0, 0.0]
 
 
 def test_early_stopping_ends_a_run_for_good(small_config, tmp_path, capsys):
-    small_config.optimizer.lr = 1e-12  # nothing is learnt: the first epoch stays the best
+    small_config.optimizer.lr = 1e-12  # nothing is learned: the first epoch stays the best
     small_config.num_epochs = 20
     small_config.early_stopping.patience = 1
     summary = train.train_and_evaluate(small_config, tmp_path / "run")
@@ -159,39 +158,10 @@ def test_divergence_is_an_error_of_its_own(small_config, tmp_path):
 
 def test_training_works_outside_the_main_thread(small_config, tmp_path):
     small_config.num_epochs = 1
-    done = []
+    summaries = []
     thread = threading.Thread(
-        target=lambda: done.append(train.train_and_evaluate(small_config, tmp_path / "run"))
+        target=lambda: summaries.append(train.train_and_evaluate(small_config, tmp_path / "run"))
     )
     thread.start()
     thread.join()
-    assert done
-
-
-@pytest.mark.parametrize(
-    ("num_images", "steps_per_call", "index"), [(480, 1, 0), (480, 4, 0), (450, 4, 0), (480, 4, 8)]
-)
-def test_plan_covers_every_image_once(num_images, steps_per_call, index):
-    calls = list(train.plan(num_images, 50, steps_per_call, index))
-    assert sum(steps * size for _, steps, size in calls) == num_images - index * 50
-    assert [call[0] for call in calls] == list(
-        np.cumsum([index] + [steps for _, steps, _ in calls[:-1]])
-    )
-    assert sum(steps for _, steps, _ in calls) == math.ceil(num_images / 50) - index
-
-
-@pytest.mark.parametrize(
-    ("full_steps", "platform", "steps"), [(312, "cpu", 1), (312, "gpu", 52), (313, "gpu", 64)]
-)
-def test_steps_per_call_is_chosen_for_the_platform(full_steps, platform, steps):
-    assert train.choose_steps_per_call(full_steps, platform) == steps
-
-
-def test_second_signal_acts_at_once():
-    with train._stop_signals() as stop:
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.01)
-        assert stop == [signal.SIGINT]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(1)
+    assert summaries

@@ -1,29 +1,18 @@
-"""torchvision, for the tests and scripts that compare with it."""
+"""torchvision, for the tests and the golden files' scripts."""
 
-import functools
+import pathlib
+import sys
 import types
 
 import pytest
 
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
+from torchvision_compat import import_torchvision
 
-@functools.cache
+
 def torchvision() -> types.ModuleType:
-    """Returns torchvision, or skips the test where it or PyTorch is not installed.
-
-    A torchvision whose compiled operators do not fit the installed PyTorch raises RuntimeError
-    when it imports. Models and transforms do not need these operators; declaring the ones that
-    the import asks for is enough.
-    """
-    torch = pytest.importorskip("torch")
+    """Returns torchvision, or skips the test where it or PyTorch is not installed."""
     try:
-        import torchvision
-    except ImportError:
-        pytest.skip("torchvision is not installed")
-    except RuntimeError:
-        library = torch.library.Library("torchvision", "DEF")
-        for name in ("nms", "qnms"):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        import torchvision
-
-        torchvision.declared = library  # without it the declarations would end here
-    return torchvision
+        return import_torchvision()
+    except ImportError as error:
+        pytest.skip(f"{error.name} is not installed")

@@ -1,31 +1,18 @@
 """Augmentation on the device: torchvision's transforms on one image, to be jitted and vmapped.
 
-An image is float32 [H, W, 3] in [0, 1]. The deterministic forms take (image, ...), the random ones
-(key, image, ...), and `parse` makes a random form of a line such as
-`random_crop(32, padding=4) | random_flip | randaugment(2, 7)`. `jax.vmap` over keys and images
-draws anew for every image. Mixing takes a batch and its targets.
+An image is float32 [H, W, 3] in [0, 1]. Deterministic transforms take (image, ...), random ones
+(key, image, ...), and `parse` turns a line such as
+`random_crop(32, padding=4) | random_flip | randaugment(2, 7)` into one function (key, image).
+`jax.vmap` over keys and images draws anew for every image. `mixup` and `cutmix` take a batch and
+its targets. `transform` registers further transforms, also from a config file.
 """
 
-import importlib
-from typing import Any
+from jaxcifar.augment import color, geometry, policies, transforms  # noqa: F401 - they register
+from jaxcifar.augment.mix import cutmix, mixup
+from jaxcifar.augment.parse import parse
+from jaxcifar.augment.registry import TRANSFORMS, transform
 
-from jaxcifar.augment.parse import TRANSFORMS, parse
+__all__ = ["TRANSFORMS", "cutmix", "mixup", "parse", "transform", *TRANSFORMS]
 
-_HOMES = ("geometry", "color", "transforms", "policies", "mix")
-
-__all__ = ["cutmix", "mixup", "parse", *TRANSFORMS]
-
-
-def __getattr__(name: str) -> Any:
-    # Found at first use, because parse alone is needed, and without JAX, to check a config.
-    if name in __all__:
-        for home in _HOMES:
-            module = importlib.import_module(f"jaxcifar.augment.{home}")
-            if name in vars(module):
-                globals()[name] = vars(module)[name]
-                return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+# Every transform under its own name, without a list that a new one would have to be added to.
+globals().update({name: entry.function for name, entry in TRANSFORMS.items()})

@@ -1,12 +1,14 @@
-"""Photometric forms: what changes values where they are. `torchvision.transforms.v2.functional`
-on one image.
+"""Photometric transforms, which change values and move no pixels:
+`torchvision.transforms.v2.functional` on one image.
 
-Images are float32 and stay unrounded, where torchvision's uint8 images are cut off after every
-operation; intermediate images that torchvision rounds (grey, smoothed, histogram bins) are rounded
-here too, or a strong factor would magnify the difference.
+Images are float32 [H, W, 3] in [0, 1] and stay unrounded, where torchvision's uint8 images are
+truncated after every operation; intermediate images that torchvision rounds (grayscale, smoothed,
+histogram bins) are rounded here too, or a large factor would magnify the difference. Numbers may be
+traced; Python's own are checked (ConfigError).
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import dm_pix as pix
 import jax
@@ -14,81 +16,102 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcifar.augment.geometry import planar
+from jaxcifar.augment.registry import HueShift, UnitFloat, transform
+from jaxcifar.spec import NonNegativeFloat, PositiveFloat, PositiveInt, between, described
+
+OddInt = Annotated[PositiveInt, described("an odd integer", lambda value: value % 2 == 1)]
+KernelSize = OddInt | Annotated[tuple[OddInt, OddInt], described("two (x, y)")]
+Sigma = PositiveFloat | Annotated[tuple[PositiveFloat, PositiveFloat], described("two (x, y)")]
 
 
+@transform("adjust_brightness", examples=("adjust_brightness(1.6)",))
 @planar
-def adjust_brightness(image: jax.Array, brightness_factor: float) -> jax.Array:
-    """Blends an image [H, W, 3] in [0, 1] with black; 1 leaves it, 0 is black, 2 is twice as
-    bright.
+def adjust_brightness(image: jax.Array, brightness_factor: NonNegativeFloat) -> jax.Array:
+    """Blends an image [H, W, 3] in [0, 1] with black: factor 1 changes nothing, 0 gives black, 2
+    doubles the brightness.
     """
     # not dm-pix's, which adds an offset
     return blend(image, 0.0, brightness_factor)
 
 
+@transform("adjust_contrast", examples=("adjust_contrast(1.8)",))
 @planar
-def adjust_contrast(image: jax.Array, contrast_factor: float) -> jax.Array:
-    """Blends an image [H, W, 3] in [0, 1] with its mean grey; 1 leaves it, 0 is that grey."""
+def adjust_contrast(image: jax.Array, contrast_factor: NonNegativeFloat) -> jax.Array:
+    """Blends an image [H, W, 3] in [0, 1] with its mean gray: factor 1 changes nothing, 0 gives
+    that gray.
+    """
     # not dm-pix's, which takes a mean for each channel
-    return blend(image, grey(image).mean(), contrast_factor)
+    return blend(image, to_grayscale(image).mean(), contrast_factor)
 
 
+@transform("adjust_saturation", examples=("adjust_saturation(2.5)",))
 @planar
-def adjust_saturation(image: jax.Array, saturation_factor: float) -> jax.Array:
-    """Blends an image [H, W, 3] in [0, 1] with its grey version; 1 leaves it, 0 is grey."""
+def adjust_saturation(image: jax.Array, saturation_factor: NonNegativeFloat) -> jax.Array:
+    """Blends an image [H, W, 3] in [0, 1] with its grayscale version: factor 1 changes nothing, 0
+    gives grayscale.
+    """
     # not dm-pix's, which scales the saturation of HSV
-    return blend(image, grey(image), saturation_factor)
+    return blend(image, to_grayscale(image), saturation_factor)
 
 
+@transform("adjust_hue", examples=("adjust_hue(0.25)",))
 @planar
-def adjust_hue(image: jax.Array, hue_factor: float) -> jax.Array:
-    """Turns the hue of an image [H, W, 3] in [0, 1]; -0.5 and 0.5 are the opposite colours."""
+def adjust_hue(image: jax.Array, hue_factor: HueShift) -> jax.Array:
+    """Shifts the hue of an image [H, W, 3] in [0, 1]; -0.5 and 0.5 give complementary colors."""
     return shift_hue(image, hue_factor)
 
 
+@transform("adjust_sharpness", examples=("adjust_sharpness(4)",))
 @planar
-def adjust_sharpness(image: jax.Array, sharpness_factor: float) -> jax.Array:
-    """Blends an image [H, W, 3] in [0, 1] with a smoothed one; 1 leaves it, 0 is smooth, 2 is
-    sharpened. The outermost pixels stay as they are.
+def adjust_sharpness(image: jax.Array, sharpness_factor: NonNegativeFloat) -> jax.Array:
+    """Blends an image [H, W, 3] in [0, 1] with a smoothed one: factor 1 changes nothing, 0 smooths,
+    2 sharpens. The border pixels stay as they are.
     """
     return blend(image, smooth(image), sharpness_factor)
 
 
+@transform("posterize", examples=("posterize(2)",))
 @planar
-def posterize(image: jax.Array, bits: int) -> jax.Array:
-    """Keeps the first `bits` bits, 0 to 8, of the 8-bit values of an image [H, W, 3] in [0, 1]."""
-    return keep_bits(image, bits)
+def posterize(image: jax.Array, bits: Annotated[int, between(0, 8)]) -> jax.Array:
+    """Keeps the `bits` highest bits of the 8-bit values of an image [H, W, 3] in [0, 1]."""
+    return posterize_planes(image, bits)
 
 
-def solarize(image: jax.Array, threshold: float) -> jax.Array:
-    """Inverts the values of an image [H, W, 3] in [0, 1] that are `threshold` or more."""
+@transform("solarize", examples=("solarize(0.5)",))
+def solarize(image: jax.Array, threshold: UnitFloat) -> jax.Array:
+    """Inverts the values of an image in [0, 1], of any layout, that are `threshold` or more."""
     # k / 255 and the threshold may be the same number in exact arithmetic only
     return pix.solarize(image, threshold - 1e-6)
 
 
+@transform
 @planar
 def autocontrast(image: jax.Array) -> jax.Array:
-    """Stretches each channel of an image [H, W, 3] to span [0, 1]; a constant one stays."""
-    return stretch(image)
+    """Stretches each channel of an image [H, W, 3] to span [0, 1]; a constant channel stays."""
+    return autocontrast_planes(image)
 
 
+@transform
 @planar
 def equalize(image: jax.Array) -> jax.Array:
-    """Spreads the values of each channel of an image [H, W, 3] in [0, 1] evenly, by the histogram
-    of their 8-bit values; a channel of nearly constant value stays.
+    """Equalizes the 8-bit histogram of each channel of an image [H, W, 3] in [0, 1]; a channel of
+    nearly constant value stays.
     """
-    return flatten_histogram(image)
+    return equalize_planes(image)
 
 
+@transform
 def invert(image: jax.Array) -> jax.Array:
     """Returns the negative of an image [H, W, 3] in [0, 1]."""
     return 1 - image
 
 
+@transform("gaussian_blur", examples=("gaussian_blur(5, 1.5)",))
 @planar
 def gaussian_blur(
-    image: jax.Array, kernel_size: int | Sequence[int], sigma: float | Sequence[float] | None = None
+    image: jax.Array, kernel_size: KernelSize, sigma: Sigma | None = None
 ) -> jax.Array:
-    """Blurs an image [H, W, 3] in [0, 1] with a Gaussian; borders are reflected.
+    """Blurs an image [H, W, 3] in [0, 1] with a Gaussian kernel; borders are reflected.
 
     Args:
         image: float32 [H, W, 3].
@@ -115,26 +138,27 @@ def gaussian_blur(
     return image
 
 
-# The same on planes [3, H, W], for those who choose among several: see `policies`.
+# On planes [3, H, W], for the functions above and for `transforms` and `policies`, which choose
+# among them by traced numbers.
 
 
 def blend(planes: jax.Array, other: jax.Array | float, factor: float) -> jax.Array:
-    """Returns factor * planes + (1 - factor) * other, clipped to [0, 1]; exactly the planes where
-    the factor is 1.
+    """Returns factor * planes + (1 - factor) * other, clipped to [0, 1]; exactly the planes if the
+    factor is 1.
     """
     return jnp.clip(planes * factor + other * (1 - factor), 0, 1)
 
 
-def grey(planes: jax.Array) -> jax.Array:
-    """Returns the 8-bit luma of planes [3, H, W], as [H, W]: ITU-R 601's weights, cut off."""
-    # not dm-pix's: a matrix product, which a GPU may compute in TF32, and not cut off
+def to_grayscale(planes: jax.Array) -> jax.Array:
+    """Returns the 8-bit luma [H, W] of planes [3, H, W]: ITU-R 601's weights, truncated."""
+    # not dm-pix's: a matrix product, which a GPU may compute in TF32, and not truncated
     red, green, blue = _levels(planes)
     return jnp.floor(blue * 0.114 + (green * 0.587 + red * 0.2989)) / 255
 
 
 def smooth(planes: jax.Array) -> jax.Array:
-    """Returns planes [3, H, W] under a 3 × 3 kernel of 1s with a 5 in the middle, as 8-bit values.
-    The outermost pixels stay as they are.
+    """Returns planes [3, H, W] convolved with a 3 × 3 kernel of ones with a 5 in the middle, as
+    8-bit values. The border pixels stay as they are.
     """
     _, height, width = planes.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)
@@ -150,44 +174,44 @@ def smooth(planes: jax.Array) -> jax.Array:
     return jnp.where(inner, _levels((total + 4 * planes) / 13) / 255, planes)
 
 
-def shift_hue(planes: jax.Array, turn: float) -> jax.Array:
-    """Returns planes [3, H, W] with their HSV hue moved by `turn` full turns."""
+def shift_hue(planes: jax.Array, shift: float) -> jax.Array:
+    """Returns planes [3, H, W] with their HSV hue shifted; a shift by 1 is the whole circle."""
     hue, saturation, value = pix.rgb_to_hsv(planes, channel_axis=0)
-    # not dm-pix's way back, whose `%` calls fmod for every value: it takes three times as long
-    sector = 6 * (hue + turn) + np.array([5, 3, 1], np.float32)[:, None, None]
+    # not dm-pix's hsv_to_rgb, whose `%` calls fmod for every value: it takes three times as long
+    sector = 6 * (hue + shift) + np.array([5, 3, 1], np.float32)[:, None, None]
     sector = sector - 6 * jnp.floor(sector / 6)
     return value * (1 - saturation * jnp.clip(jnp.minimum(sector, 4 - sector), 0, 1))
 
 
-def keep_bits(planes: jax.Array, bits: int) -> jax.Array:
-    """Returns the first bits of the planes' 8-bit values; the planes themselves for all 8."""
-    dropped = 8 - jnp.asarray(bits, jnp.int32)
+def posterize_planes(planes: jax.Array, bits: int) -> jax.Array:
+    """Returns the `bits` highest bits of the planes' 8-bit values; the planes themselves for 8."""
+    num_dropped = 8 - jnp.asarray(bits, jnp.int32)
     levels = _levels(planes).astype(jnp.int32)
-    return jnp.where(dropped > 0, (levels >> dropped << dropped) / 255, planes)
+    return jnp.where(num_dropped > 0, (levels >> num_dropped << num_dropped) / 255, planes)
 
 
-def stretch(planes: jax.Array) -> jax.Array:
+def autocontrast_planes(planes: jax.Array) -> jax.Array:
     """Returns each of the planes [3, H, W] stretched to span [0, 1]; a constant one stays."""
     low, high = (limit(planes, axis=(1, 2), keepdims=True) for limit in (jnp.min, jnp.max))
-    constant = low == high
-    return jnp.where(constant, planes, (planes - low) / jnp.where(constant, 1, high - low))
+    is_constant = low == high
+    return jnp.where(is_constant, planes, (planes - low) / jnp.where(is_constant, 1, high - low))
 
 
-def flatten_histogram(planes: jax.Array) -> jax.Array:
-    """Returns each of the planes [3, H, W] with its 8-bit histogram equalised, as PIL does it."""
+def equalize_planes(planes: jax.Array) -> jax.Array:
+    """Returns each of the planes [3, H, W] with its 8-bit histogram equalized, as PIL does it."""
     levels = _levels(planes).astype(jnp.int32).reshape(3, -1)
-    # On a CPU, counting by scatter-add takes a tenth of sorting or of one-hot products. Dividing
-    # floats halves the rest; it is exact, because half a unit keeps whole quotients off the edge.
-    counts = jax.vmap(
+    # On a CPU, counting by scatter-add takes a tenth of the time of sorting or one-hot products.
+    # Dividing floats halves the rest; adding one half makes the floors of the quotients exact.
+    histogram = jax.vmap(
         lambda plane: jnp.zeros(256, planes.dtype).at[plane].add(1, mode="promise_in_bounds")
     )(levels)
-    below = jnp.cumsum(counts, axis=1) - counts
-    below_highest = jnp.where(counts > 0, below, 0).max(1, keepdims=True)
+    below = jnp.cumsum(histogram, axis=1) - histogram
+    below_highest = jnp.where(histogram > 0, below, 0).max(1, keepdims=True)
     step = jnp.floor((below_highest + 0.5) / 255)
-    table = jnp.floor((below + jnp.floor(step / 2) + 0.5) / jnp.maximum(step, 1))
-    table = jnp.minimum(table, 255) / 255
-    spread = jnp.take_along_axis(table, levels, axis=1, mode="promise_in_bounds")
-    return jnp.where(step[..., None] > 0, spread.reshape(planes.shape), planes)
+    lookup = jnp.floor((below + jnp.floor(step / 2) + 0.5) / jnp.maximum(step, 1))
+    lookup = jnp.minimum(lookup, 255) / 255
+    equalized = jnp.take_along_axis(lookup, levels, axis=1, mode="promise_in_bounds")
+    return jnp.where(step[..., None] > 0, equalized.reshape(planes.shape), planes)
 
 
 def _levels(planes: jax.Array) -> jax.Array:

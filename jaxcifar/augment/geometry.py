@@ -1,7 +1,8 @@
-"""Geometric forms: what moves pixels. `torchvision.transforms.v2.functional` on one image.
+"""Geometric transforms, which move pixels: `torchvision.transforms.v2.functional` on one image.
 
 Every warp is one inverse affine map and one gather, so that a batch in which each image has its own
-rotation, shear or translation costs as much as one in which all are alike.
+rotation, shear or translation costs as much as one in which all are alike. Images are float32
+[H, W, 3] in [0, 1]. Numbers may be traced; Python's own are checked (ConfigError).
 """
 
 import functools
@@ -13,22 +14,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcifar.config import ConfigError
+from jaxcifar.augment.registry import Color, Interpolation, Point, transform
+from jaxcifar.spec import ConfigError, NonNegativeInt, PositiveFloat, PositiveInt
 
-Fill = float | Sequence[float] | None
 Matrix = tuple  # (a, b, c, d, e, f): output pixel (x, y) shows input (ax + by + c, dx + ey + f)
 
 
-def planar(form: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """Makes a function of colour planes [3, H, W] one of an image [H, W, 3].
+def planar(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """Turns a function of color planes [3, H, W] into one of an image [H, W, 3].
 
     Rows of W values fill the CPU's vector registers where pixels of three do not, and between two
     such functions the compiler cancels the transposes.
     """
 
-    @functools.wraps(form)
+    @functools.wraps(function)
     def on_image(image: jax.Array, *args, **kwargs) -> jax.Array:
-        return jnp.moveaxis(form(to_planes(image), *args, **kwargs), 0, -1)
+        return jnp.moveaxis(function(to_planes(image), *args, **kwargs), 0, -1)
 
     return on_image
 
@@ -48,15 +49,19 @@ def to_planes(image: jax.Array) -> jax.Array:
     return jnp.moveaxis(image, -1, 0)
 
 
+@transform
 def hflip(image: jax.Array) -> jax.Array:
-    """Mirrors an image [H, W, 3] left to right."""
+    """Flips an image [H, W, 3] left to right."""
     return pix.flip_left_right(image)
 
 
+@transform("crop", examples=("crop(-4, 6, 32, 32)",))
 @planar
-def crop(image: jax.Array, top: int, left: int, height: int, width: int) -> jax.Array:
+def crop(
+    image: jax.Array, top: int, left: int, height: PositiveInt, width: PositiveInt
+) -> jax.Array:
     """Returns the window float32 [height, width, 3] of an image whose corner is at (top, left).
-    What lies outside of the image is black.
+    Outside of the image it is black.
     """
     _, rows, columns = image.shape
     y, x = top + np.arange(height), left + np.arange(width)
@@ -65,16 +70,17 @@ def crop(image: jax.Array, top: int, left: int, height: int, width: int) -> jax.
     return jnp.where(inside, window, 0)
 
 
+@transform("affine", examples=("affine(20, (4, 0), 0.8, (10, 0), fill=0.5)",))
 @planar
 def affine(
     image: jax.Array,
     angle: float,
-    translate: Sequence[float],
-    scale: float,
-    shear: Sequence[float],
-    interpolation: str = "nearest",
-    fill: Fill = None,
-    center: Sequence[float] | None = None,
+    translate: tuple[float, float],
+    scale: PositiveFloat,
+    shear: tuple[float, float],
+    interpolation: Interpolation = "nearest",
+    fill: Color | None = None,
+    center: Point | None = None,
 ) -> jax.Array:
     """Rotates, scales, shears and translates an image [H, W, 3], keeping its size.
 
@@ -85,34 +91,34 @@ def affine(
         scale: a factor above 0.
         shear: degrees along x and along y.
         interpolation: "nearest" or "bilinear".
-        fill: what is shown outside of the image: one value or three, in [0, 1]; None is black.
-        center: (x, y) in pixels from the top left corner; None is the image's centre.
+        fill: the color outside of the image, one value or three, in [0, 1]; None is black.
+        center: (x, y) in pixels from the top left corner; None is the image's center.
     """
-    _, height, width = image.shape
-    origin = (0.0, 0.0)
-    if center is not None:
-        origin = (center[0] - width * 0.5, center[1] - height * 0.5)
-    matrix = inverse_affine(origin, angle, translate, scale, shear)
-    return warp(image, matrix, interpolation, fill)
+    return _affine_planes(image, angle, translate, scale, shear, interpolation, fill, center)
 
 
+@transform("rotate", examples=("rotate(30)",))
 @planar
 def rotate(
     image: jax.Array,
     angle: float,
-    interpolation: str = "nearest",
-    fill: Fill = None,
-    center: Sequence[float] | None = None,
+    interpolation: Interpolation = "nearest",
+    fill: Color | None = None,
+    center: Point | None = None,
 ) -> jax.Array:
     """Rotates an image [H, W, 3] by `angle` degrees counter-clockwise, keeping its size; the other
     arguments are `affine`'s.
     """
-    return affine.__wrapped__(image, -angle, (0, 0), 1.0, (0, 0), interpolation, fill, center)
+    return _affine_planes(image, -angle, (0, 0), 1.0, (0, 0), interpolation, fill, center)
 
 
+@transform("shear_x", examples=("shear_x(0.3)",))
 @planar
 def shear_x(
-    image: jax.Array, factor: float, interpolation: str = "nearest", fill: Fill = None
+    image: jax.Array,
+    factor: float,
+    interpolation: Interpolation = "nearest",
+    fill: Color | None = None,
 ) -> jax.Array:
     """Shears an image [H, W, 3] along x about its top left corner: row y moves left by
     `factor * y` pixels. As torchvision's RandAugment does it; `fill` as in `affine`.
@@ -120,9 +126,13 @@ def shear_x(
     return warp(image, shear_x_matrix(factor, image.shape[1]), interpolation, fill)
 
 
+@transform("shear_y", examples=("shear_y(0.3)",))
 @planar
 def shear_y(
-    image: jax.Array, factor: float, interpolation: str = "nearest", fill: Fill = None
+    image: jax.Array,
+    factor: float,
+    interpolation: Interpolation = "nearest",
+    fill: Color | None = None,
 ) -> jax.Array:
     """Shears an image [H, W, 3] along y about its top left corner: column x moves up by
     `factor * x` pixels. As torchvision's RandAugment does it; `fill` as in `affine`.
@@ -130,33 +140,49 @@ def shear_y(
     return warp(image, shear_y_matrix(factor, image.shape[2]), interpolation, fill)
 
 
+@transform("translate_x", examples=("translate_x(8)",))
 @planar
 def translate_x(
-    image: jax.Array, pixels: float, interpolation: str = "nearest", fill: Fill = None
+    image: jax.Array,
+    pixels: float,
+    interpolation: Interpolation = "nearest",
+    fill: Color | None = None,
 ) -> jax.Array:
     """Moves an image [H, W, 3] to the right; `fill` as in `affine`."""
     return warp(image, (1.0, 0.0, -pixels, 0.0, 1.0, 0.0), interpolation, fill)
 
 
+@transform("translate_y", examples=("translate_y(8)",))
 @planar
 def translate_y(
-    image: jax.Array, pixels: float, interpolation: str = "nearest", fill: Fill = None
+    image: jax.Array,
+    pixels: float,
+    interpolation: Interpolation = "nearest",
+    fill: Color | None = None,
 ) -> jax.Array:
     """Moves an image [H, W, 3] down; `fill` as in `affine`."""
     return warp(image, (1.0, 0.0, 0.0, 0.0, 1.0, -pixels), interpolation, fill)
 
 
-def erase(image: jax.Array, i: int, j: int, h: int, w: int, v: jax.Array) -> jax.Array:
+@transform("erase", examples=("erase(8, 4, 10, 20, (0.5, 0.5, 0.4))",))
+def erase(
+    image: jax.Array,
+    i: NonNegativeInt,
+    j: NonNegativeInt,
+    h: NonNegativeInt,
+    w: NonNegativeInt,
+    v: Color,
+) -> jax.Array:
     """Returns an image [H, W, 3] with `v` in the rectangle of h rows and w columns whose top left
     corner is at row i, column j.
 
     Args:
         image: float32 [H, W, 3] in [0, 1].
-        i: the first row; it and the next three may be traced integers.
+        i: the first row; it and the next three may be traced integers, also negative ones.
         j: the first column.
         h: rows.
         w: columns.
-        v: the value: one, three, or a patch [h, w, 3].
+        v: one value or three, in [0, 1], or a patch [h, w, 3].
     """
     row, column = np.arange(image.shape[0]) - i, np.arange(image.shape[1]) - j
     inside = ((row >= 0) & (row < h))[:, None] & (column >= 0) & (column < w)
@@ -166,6 +192,27 @@ def erase(image: jax.Array, i: int, j: int, h: int, w: int, v: jax.Array) -> jax
     return jnp.where(inside[..., None], patch, image)
 
 
+# On planes [3, H, W], for the functions above and for `policies`.
+
+
+def _affine_planes(
+    planes: jax.Array,
+    angle: float,
+    translate: Sequence[float],
+    scale: float,
+    shear: Sequence[float],
+    interpolation: str,
+    fill: float | Sequence[float] | None,
+    center: Sequence[float] | None,
+) -> jax.Array:
+    _, height, width = planes.shape
+    origin = (0.0, 0.0)
+    if center is not None:
+        origin = (center[0] - width * 0.5, center[1] - height * 0.5)
+    matrix = inverse_affine(origin, angle, translate, scale, shear)
+    return warp(planes, matrix, interpolation, fill)
+
+
 def inverse_affine(
     center: Sequence[float],
     angle: float,
@@ -173,9 +220,9 @@ def inverse_affine(
     scale: float,
     shear: Sequence[float],
 ) -> Matrix:
-    """Returns the matrix from output to input of `affine`, about the image's centre.
+    """Returns the matrix from output to input of `affine`, about the image's center.
 
-    Python numbers are worked out in float64, as torchvision does; traced ones in float32.
+    Python numbers are computed with in float64, as torchvision does; traced ones in float32.
     """
     rotation, shear_along_x, shear_along_y = (_radians(value) for value in (angle, *shear))
     tangent = _call("tan", shear_along_x)
@@ -189,28 +236,29 @@ def inverse_affine(
 
 
 def shear_x_matrix(factor: float, height: int) -> Matrix:
-    """Returns the matrix from output to input of `shear_x`, about the image's centre."""
+    """Returns the matrix from output to input of `shear_x`, about the image's center."""
     return (1.0, factor, factor * (height * 0.5), 0.0, 1.0, 0.0)
 
 
 def shear_y_matrix(factor: float, width: int) -> Matrix:
-    """Returns the matrix from output to input of `shear_y`, about the image's centre."""
+    """Returns the matrix from output to input of `shear_y`, about the image's center."""
     return (1.0, 0.0, 0.0, factor, 1.0, factor * (width * 0.5))
 
 
 def warp(
-    planes: jax.Array, matrix: Matrix, interpolation: str = "nearest", fill: Fill = None
+    planes: jax.Array,
+    matrix: Matrix,
+    interpolation: str = "nearest",
+    fill: float | Sequence[float] | None = None,
 ) -> jax.Array:
-    """Returns planes [C, H, W] as seen through `matrix`, whose coordinates start at the centre."""
+    """Returns planes [C, H, W] sampled through `matrix`, whose coordinates start at the center."""
     _, height, width = planes.shape
     x = _source(matrix[:3], width, height, width)
     y = _source(matrix[3:], height, height, width)
-    colour = None if fill is None else jnp.broadcast_to(jnp.asarray(fill), (3,))[:, None, None]
+    color = None if fill is None else jnp.broadcast_to(jnp.asarray(fill), (3,))[:, None, None]
     if interpolation == "nearest":
         values, inside = _pixels(planes, jnp.round(y), jnp.round(x))
-        return jnp.where(inside, values, 0.0 if colour is None else colour)
-    if interpolation != "bilinear":
-        raise ConfigError(f"interpolation={interpolation!r} must be 'nearest' or 'bilinear'")
+        return jnp.where(inside, values, 0.0 if color is None else color)
     top, left = jnp.floor(y), jnp.floor(x)
     down, right = y - top, x - left
     mixed, coverage = jnp.zeros_like(planes), jnp.zeros_like(x)
@@ -223,12 +271,12 @@ def warp(
         values, inside = _pixels(planes, row, column)
         weight = jnp.where(inside, weight, 0.0)
         mixed, coverage = mixed + weight * values, coverage + weight
-    # torchvision weighs border pixels by their coverage twice when there is a fill, once otherwise.
-    return mixed if colour is None else (mixed - colour) * coverage + colour
+    # torchvision weights border pixels by their coverage twice if there is a fill, else once.
+    return mixed if color is None else (mixed - color) * coverage + color
 
 
 def _pixels(planes: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the values [C, H, W] at whole coordinates [H, W], and where they are in the image."""
+    """Returns the values [C, H, W] at integer coordinates [H, W], and which are in the image."""
     channels, height, width = planes.shape
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     index = jnp.where(inside, y * width + x, 0).astype(jnp.int32)
@@ -239,8 +287,8 @@ def _pixels(planes: jax.Array, y: jax.Array, x: jax.Array) -> tuple[jax.Array, j
 def _source(row: tuple, size: int, height: int, width: int) -> jax.Array:
     """Returns one input coordinate, in pixels, of every output pixel: float32 [H, W].
 
-    Half the pixels of a row can lie exactly between two neighbours, as under a shear by 0.2. Which
-    one is nearest then hangs on rounding, so this follows torchvision's arithmetic to the bit:
+    Half the pixels of a row can lie exactly between two neighbors, as under a shear by 0.2. Which
+    one is nearest then depends on rounding, so this follows torchvision's arithmetic to the bit:
     coordinates in [-1, 1], as fma(y, b, x * a) + c. Products are split so that they are exact, and
     come out alike whether or not the compiler contracts a multiplication and an addition.
     """

@@ -8,12 +8,12 @@ import numpy as np
 def mixup(
     key: jax.Array, images: jax.Array, targets: jax.Array, *, prob: float, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """With probability `prob`, blends every image and target with those of another row, all with
-    one weight from Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
+    """With probability `prob`, mixes every image and target with those of another row, all by one
+    lam from Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
 
     Args:
         key: a PRNG key.
-        images: float32 [B, H, W, C], normalised or not.
+        images: float32 [B, H, W, C], normalized or not.
         targets: float32 [B, K], class probabilities.
         prob: probability that this batch is mixed, in [0, 1].
         alpha: above 0.
@@ -35,7 +35,7 @@ def mixup(
 def cutmix(
     key: jax.Array, images: jax.Array, targets: jax.Array, *, prob: float, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """With probability `prob`, pastes one rectangle of every image from another row, and weighs
+    """With probability `prob`, pastes one rectangle of every image from another row, and mixes
     their targets by area (Yun et al. 2019, arXiv:1905.04899; the rectangle is drawn as torchvision
     draws it). Arguments and results as `mixup`'s.
     """
@@ -64,32 +64,34 @@ def mix(
     and results as `mixup`'s.
     """
     images, targets = jnp.asarray(images), jnp.asarray(targets)
-    size, height, width, _ = images.shape
-    draw_key, order_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
+    batch_size, height, width, _ = images.shape
+    draw_key, permutation_key, mixup_key, cutmix_key, box_key = jax.random.split(key, 5)
     draw = jax.random.uniform(draw_key)
     is_mixup = draw < mixup_prob
     is_cutmix = ~is_mixup & (draw < mixup_prob + cutmix_prob)
 
-    blend = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
-    kept = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
+    mixup_lam = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
+    cutmix_lam = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
     box = [
-        _span(draw, length, 0.5 * jnp.sqrt(1 - kept))
-        for draw, length in zip(jax.random.uniform(box_key, (2,)), (height, width), strict=True)
+        _in_span(uniform, length, 0.5 * jnp.sqrt(1 - cutmix_lam))
+        for uniform, length in zip(jax.random.uniform(box_key, (2,)), (height, width), strict=True)
     ]
-    keeps = 1.0 - box[0][:, None] * box[1]
-    weight = jnp.where(is_cutmix, keeps, jnp.where(is_mixup, blend, 1.0))  # [H, W]
-    share = weight.mean()
+    outside = 1.0 - box[0][:, None] * box[1]
+    weight = jnp.where(is_cutmix, outside, jnp.where(is_mixup, mixup_lam, 1.0))  # [H, W]
+    lam = weight.mean()
 
-    partner = jax.random.permutation(order_key, size)
+    permutation = jax.random.permutation(permutation_key, batch_size)
     weight = weight[..., None].astype(images.dtype)
     return (
-        images * weight + images[partner] * (1 - weight),
-        targets * share + targets[partner] * (1 - share),
+        images * weight + images[permutation] * (1 - weight),
+        targets * lam + targets[permutation] * (1 - lam),
     )
 
 
-def _span(draw: jax.Array, length: int, radius: jax.Array) -> jax.Array:
-    """Returns 1 within `radius`, a share of the length, of a random place, else 0: [length]."""
-    center, half = jnp.floor(draw * length), jnp.floor(radius * length)
-    place = np.arange(length)
-    return ((place >= center - half) & (place < center + half)).astype(jnp.float32)
+def _in_span(uniform: jax.Array, length: int, radius: jax.Array) -> jax.Array:
+    """Returns 1 for indices within `radius`, a fraction of the length, of a random one, else 0:
+    float32 [length].
+    """
+    center, half = jnp.floor(uniform * length), jnp.floor(radius * length)
+    index = np.arange(length)
+    return ((index >= center - half) & (index < center + half)).astype(jnp.float32)

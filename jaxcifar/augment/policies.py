@@ -1,5 +1,5 @@
-"""Learned and random policies: RandAugment, AutoAugment, TrivialAugment and AugMix, with the
-operations, magnitudes, signs and probabilities of torchvision 0.28.
+"""Automatic augmentation: RandAugment, AutoAugment, TrivialAugment and AugMix, with the operations,
+magnitudes, signs and probabilities of torchvision 0.28.
 
 Every image of a batch draws its own operation. A `lax.switch` would make a batch go through all of
 them, each with a pass of its own over the images. Here operations share formulas instead: the
@@ -7,25 +7,40 @@ geometric ones are one gather through one matrix, four photometric ones are one 
 is pointwise but for a histogram.
 """
 
+from typing import Annotated, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxcifar.augment import color, geometry
-from jaxcifar.augment.parse import checked
+from jaxcifar.augment.registry import transform
+from jaxcifar.augment.sampling import uniform_to_index
+from jaxcifar.spec import ConfigError, NonNegativeInt, PositiveFloat, between, described
 
+NumBins = Annotated[int, between(2, 1000)]
+OneToTen = Annotated[int, between(1, 10)]
+Depth = Annotated[
+    int,
+    described(
+        "an integer, 1 to 10, or -1 for 1 to 3 at random",
+        lambda value: value == -1 or 1 <= value <= 10,
+    ),
+]
+
+_GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 _BLENDS = ("Brightness", "Contrast", "Color", "Sharpness")
-_SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", *_BLENDS)
+_SIGNED = (*_GEOMETRIC, *_BLENDS)
 OPS = ("Identity", *_SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
-OP = {name: number for number, name in enumerate(OPS)}
+OP_INDEX = {name: index for index, name in enumerate(OPS)}
 
-# The operations that a policy draws from.
-WIDE_OPS = np.array([OP[name] for name in OPS if name != "Invert"])
-AUGMIX_OPS = np.array([OP[name] for name in OPS if name not in ("Identity", "Invert")])
+# The operations that are drawn from, as indices into OPS.
+WIDE_OPS = np.array([OP_INDEX[name] for name in OPS if name != "Invert"])
+AUGMIX_OPS = np.array([OP_INDEX[name] for name in OPS if name not in ("Identity", "Invert")])
 
-_AUTO_BINS = _AUGMIX_BINS = 10
+_AUTOAUGMENT_BINS = _AUGMIX_BINS = 10
 
-# Each line of a policy is two times (operation, probability, bin of its magnitude).
+# A policy's 25 sub-policies, separated by ";": two times (operation, probability, magnitude's bin).
 _POLICIES = {
     "cifar10": """
         Invert .1 0, Contrast .2 6; Rotate .7 2, TranslateX .3 9; Sharpness .8 1, Sharpness .9 3;
@@ -64,13 +79,20 @@ _POLICIES = {
 }
 
 
-@checked
+def _check_magnitude(*, magnitude: int, num_magnitude_bins: int, **_) -> None:
+    if magnitude >= num_magnitude_bins:
+        raise ConfigError(
+            f"magnitude={magnitude!r} must be less than num_magnitude_bins={num_magnitude_bins!r}"
+        )
+
+
+@transform("randaugment", check=_check_magnitude)
 def randaugment(
     key: jax.Array,
     image: jax.Array,
-    num_ops: int = 2,
-    magnitude: int = 9,
-    num_magnitude_bins: int = 31,
+    num_ops: Annotated[int, between(0, 20)] = 2,
+    magnitude: NonNegativeInt = 9,
+    num_magnitude_bins: NumBins = 31,
 ) -> jax.Array:
     """Applies operations to an image [H, W, 3], each drawn from 14 (RandAugment; Cubuk et al. 2019,
     arXiv:1909.13719).
@@ -82,16 +104,22 @@ def randaugment(
         magnitude: their strength, 0 to num_magnitude_bins - 1.
         num_magnitude_bins: the number of strengths.
     """
+    _check_magnitude(magnitude=magnitude, num_magnitude_bins=num_magnitude_bins)
     levels = magnitudes("standard", num_magnitude_bins, *image.shape[:2])[:, magnitude]
     draws = jax.random.uniform(key, (2, num_ops))
     ops = _pick(WIDE_OPS, draws[0])
-    return _apply_all(image, ops, _signed(ops, jnp.asarray(levels)[ops], draws[1]))
+    return _apply_ops(image, ops, _random_signs(ops, jnp.asarray(levels)[ops], draws[1]))
 
 
-@checked
-def autoaugment(key: jax.Array, image: jax.Array, policy: str = "cifar10") -> jax.Array:
-    """Applies one of a policy's 25 pairs of operations to an image [H, W, 3] (AutoAugment; Cubuk et
-    al. 2018, arXiv:1805.09501).
+@transform(
+    "autoaugment",
+    examples=("autoaugment('cifar10')", "autoaugment('svhn')", "autoaugment('imagenet')"),
+)
+def autoaugment(
+    key: jax.Array, image: jax.Array, policy: Literal["cifar10", "svhn", "imagenet"] = "cifar10"
+) -> jax.Array:
+    """Applies one of a policy's 25 sub-policies, of two operations each, to an image [H, W, 3]
+    (AutoAugment; Cubuk et al. 2018, arXiv:1805.09501).
 
     Args:
         key: a PRNG key.
@@ -99,16 +127,18 @@ def autoaugment(key: jax.Array, image: jax.Array, policy: str = "cifar10") -> ja
         policy: the data set that the policy was learned on: "cifar10", "svhn" or "imagenet".
     """
     ops, probabilities, bins = policy_table(policy)
-    levels = magnitudes("standard", _AUTO_BINS, *image.shape[:2])[ops, bins]
+    levels = magnitudes("standard", _AUTOAUGMENT_BINS, *image.shape[:2])[ops, bins]
     draws = jax.random.uniform(key, (5,))
-    line = _whole(draws[0], len(ops))
-    happen = draws[1:3] < jnp.asarray(probabilities)[line]
-    ops = jnp.where(happen, jnp.asarray(ops)[line], OP["Identity"])
-    return _apply_all(image, ops, _signed(ops, jnp.asarray(levels)[line], draws[3:5]))
+    index = uniform_to_index(draws[0], len(ops))
+    is_applied = draws[1:3] < jnp.asarray(probabilities)[index]
+    ops = jnp.where(is_applied, jnp.asarray(ops)[index], OP_INDEX["Identity"])
+    return _apply_ops(image, ops, _random_signs(ops, jnp.asarray(levels)[index], draws[3:5]))
 
 
-@checked
-def trivial_augment(key: jax.Array, image: jax.Array, num_magnitude_bins: int = 31) -> jax.Array:
+@transform
+def trivial_augment(
+    key: jax.Array, image: jax.Array, num_magnitude_bins: NumBins = 31
+) -> jax.Array:
     """Applies one operation of random strength to an image [H, W, 3] (TrivialAugmentWide; Müller &
     Hutter 2021, arXiv:2103.10158).
 
@@ -120,18 +150,18 @@ def trivial_augment(key: jax.Array, image: jax.Array, num_magnitude_bins: int = 
     levels = magnitudes("wide", num_magnitude_bins, *image.shape[:2])
     draws = jax.random.uniform(key, (3, 1))
     op = _pick(WIDE_OPS, draws[0])
-    level = jnp.asarray(levels)[op, _whole(draws[1], num_magnitude_bins)]
-    return _apply_all(image, op, _signed(op, level, draws[2]))
+    level = jnp.asarray(levels)[op, uniform_to_index(draws[1], num_magnitude_bins)]
+    return _apply_ops(image, op, _random_signs(op, level, draws[2]))
 
 
-@checked
+@transform
 def augmix(
     key: jax.Array,
     image: jax.Array,
-    severity: int = 3,
-    width: int = 3,
-    depth: int = -1,
-    alpha: float = 1.0,
+    severity: OneToTen = 3,
+    width: OneToTen = 3,
+    depth: Depth = -1,
+    alpha: PositiveFloat = 1.0,
 ) -> jax.Array:
     """Mixes an image [H, W, 3] with several chains of operations on it (AugMix; Hendrycks et al.
     2019, arXiv:1912.02781; torchvision's, with all operations and bilinear interpolation).
@@ -143,75 +173,78 @@ def augmix(
         width: the number of chains.
         depth: operations in a chain; -1 draws 1, 2 or 3 for each.
         alpha: of the Dirichlet distribution of the chains' weights, and of the Beta distribution
-            of the image's own.
+            of the original image's.
     """
     levels = jnp.asarray(magnitudes("augmix", _AUGMIX_BINS, *image.shape[:2]))
-    own_key, weight_key, length_key, chain_key = jax.random.split(key, 4)
-    longest = depth if depth > 0 else 3
-    lengths = longest if depth > 0 else 1 + _whole(jax.random.uniform(length_key, (width, 1)), 3)
-    draws = jax.random.uniform(chain_key, (3, width, longest))
-    ops = jnp.where(np.arange(longest) < lengths, _pick(AUGMIX_OPS, draws[0]), OP["Identity"])
-    chosen = _signed(ops, levels[ops, _whole(draws[1], severity)], draws[2])
-    chains = jax.vmap(lambda o, c: _apply_all(image, o, c, "bilinear"))(ops, chosen)
-    own, others = jax.random.dirichlet(own_key, jnp.full(2, alpha))
-    weights = others * jax.random.dirichlet(weight_key, jnp.full(width, alpha))
-    return own * image + (weights[:, None, None, None] * chains).sum(0)
+    image_key, weight_key, depth_key, chain_key = jax.random.split(key, 4)
+    max_depth = depth if depth > 0 else 3
+    depths = max_depth
+    if depth == -1:
+        depths = 1 + uniform_to_index(jax.random.uniform(depth_key, (width, 1)), 3)
+    draws = jax.random.uniform(chain_key, (3, width, max_depth))
+    is_applied = np.arange(max_depth) < depths
+    ops = jnp.where(is_applied, _pick(AUGMIX_OPS, draws[0]), OP_INDEX["Identity"])
+    levels = _random_signs(ops, levels[ops, uniform_to_index(draws[1], severity)], draws[2])
+    chains = jax.vmap(lambda ops, levels: _apply_ops(image, ops, levels, "bilinear"))(ops, levels)
+    image_weight, mix_weight = jax.random.dirichlet(image_key, jnp.full(2, alpha))
+    weights = mix_weight * jax.random.dirichlet(weight_key, jnp.full(width, alpha))
+    return image_weight * image + (weights[:, None, None, None] * chains).sum(0)
 
 
-def _apply_all(
+def _apply_ops(
     image: jax.Array, ops: jax.Array, levels: jax.Array, interpolation: str = "nearest"
 ) -> jax.Array:
-    """Returns an image [H, W, 3] after one operation after another; ops and levels are [N].
+    """Applies N operations to an image [H, W, 3] in turn; ops and levels are [N].
 
-    They run in a loop because it keeps its images in memory between operations. Unrolled, XLA on
-    the CPU computes an image again for each of its uses, and so on down the chain: a jitter after
-    two operations took 20 times as long.
+    In a loop, because it keeps its images in memory between operations. Unrolled, XLA on the CPU
+    computes an image again for each of its uses, and so on down the chain: a jitter after two
+    operations took 20 times as long.
     """
 
     def step(planes: jax.Array, op_and_level: tuple) -> tuple[jax.Array, None]:
-        return apply(planes, *op_and_level, interpolation), None
+        return apply_op(planes, *op_and_level, interpolation), None
 
     planes, _ = jax.lax.scan(step, geometry.to_planes(image), (ops, levels))
     return jnp.moveaxis(planes, 0, -1)
 
 
-def apply(
+def apply_op(
     planes: jax.Array, op: jax.Array, level: jax.Array, interpolation: str = "nearest"
 ) -> jax.Array:
     """Returns planes [3, H, W] after the operation OPS[op]; `op` and `level` may be traced.
 
-    The level is the operation's magnitude with its sign: a factor for shears, pixels (cut off to
-    whole ones), degrees, the factor of a blend minus 1, bits, or a threshold in [0, 1].
+    The level is the operation's magnitude with its sign: a factor for shears, pixels (truncated),
+    degrees, the factor of a blend minus 1, bits, or a threshold in [0, 1].
     """
 
-    def only(name: str, value: jax.Array = level, otherwise: float = 0.0) -> jax.Array:
-        return jnp.where(op == OP[name], value, otherwise)
+    def value_for(name: str, value: jax.Array = level, default: float = 0.0) -> jax.Array:
+        return jnp.where(op == OP_INDEX[name], value, default)
 
     def matrix(height: int, width: int) -> tuple:
         shears = (
-            geometry.shear_x_matrix(only("ShearX"), height),
-            geometry.shear_y_matrix(only("ShearY"), width),
+            geometry.shear_x_matrix(value_for("ShearX"), height),
+            geometry.shear_y_matrix(value_for("ShearY"), width),
         )
-        angle = only("Rotate")
+        angle = value_for("Rotate")
         rotation = geometry.inverse_affine((0.0, 0.0), -angle, (0.0, 0.0), 1.0, (0.0, 0.0))
-        x, y = (only(f"Translate{axis}", jnp.trunc(level)) for axis in "XY")
+        x, y = (value_for(f"Translate{axis}", jnp.trunc(level)) for axis in "XY")
         (_, b, c, *_), (*_, d, _, f) = shears
         return (rotation[0], rotation[1] + b, c - x, rotation[3] + d, rotation[4], f - y)
 
     _, height, width = planes.shape
     warped = geometry.warp(planes, matrix(height, width), interpolation)
-    grey = color.grey(planes)
-    other = jnp.where(op == OP["Contrast"], grey.mean(), grey)
-    other = jnp.where(op == OP["Brightness"], 0.0, other)
-    other = jnp.where(op == OP["Sharpness"], color.smooth(planes), other)
-    threshold = jnp.where(op == OP["Invert"], 0.0, only("Solarize", otherwise=2.0))
+    gray = color.to_grayscale(planes)
+    other = jnp.where(op == OP_INDEX["Contrast"], gray.mean(), gray)
+    other = jnp.where(op == OP_INDEX["Brightness"], 0.0, other)
+    other = jnp.where(op == OP_INDEX["Sharpness"], color.smooth(planes), other)
+    threshold = jnp.where(op == OP_INDEX["Invert"], 0.0, value_for("Solarize", default=2.0))
     results = {
-        _SIGNED[:5]: warped,
+        _GEOMETRIC: warped,
         _BLENDS: color.blend(planes, other, 1 + level),
-        ("Posterize",): color.keep_bits(planes, only("Posterize", otherwise=8.0)),
+        ("Posterize",): color.posterize_planes(planes, value_for("Posterize", default=8.0)),
         ("Solarize", "Invert"): color.solarize(planes, threshold),
-        ("AutoContrast",): color.stretch(planes),
-        ("Equalize",): color.flatten_histogram(planes),
+        ("AutoContrast",): color.autocontrast_planes(planes),
+        ("Equalize",): color.equalize_planes(planes),
     }
     for names, result in results.items():
         planes = jnp.where(_is_among(op, names), result, planes)
@@ -219,58 +252,59 @@ def apply(
 
 
 def magnitudes(space: str, bins: int, height: int, width: int) -> np.ndarray:
-    """Returns the magnitudes of OPS in a space ("standard": of RandAugment and AutoAugment, "wide":
-    of TrivialAugment, or "augmix"), float32 [len(OPS), bins]; 0 where there are none.
+    """Returns the magnitudes of OPS in an augmentation space ("standard": of RandAugment and
+    AutoAugment, "wide": of TrivialAugment, or "augmix"), float32 [len(OPS), bins]; 0 for those that
+    have none.
     """
-    wide = space == "wide"
-    move = {"standard": 150 / 331, "augmix": 1 / 3}.get(space)
+    is_wide = space == "wide"
+    shift = {"standard": 150 / 331, "augmix": 1 / 3}.get(space)
     ends = {
-        "ShearX": 0.99 if wide else 0.3,
-        "ShearY": 0.99 if wide else 0.3,
-        "TranslateX": 32.0 if wide else move * width,
-        "TranslateY": 32.0 if wide else move * height,
-        "Rotate": 135.0 if wide else 30.0,
-        **dict.fromkeys(_BLENDS, 0.99 if wide else 0.9),
+        "ShearX": 0.99 if is_wide else 0.3,
+        "ShearY": 0.99 if is_wide else 0.3,
+        "TranslateX": 32.0 if is_wide else shift * width,
+        "TranslateY": 32.0 if is_wide else shift * height,
+        "Rotate": 135.0 if is_wide else 30.0,
+        **dict.fromkeys(_BLENDS, 0.99 if is_wide else 0.9),
     }
     table = np.zeros((len(OPS), bins), np.float32)
     for name, end in ends.items():
-        table[OP[name]] = _linspace(0, end, bins)
-    table[OP["Solarize"]] = _linspace(1, 0, bins)
-    most, dropped = {"standard": (8, 4), "wide": (8, 6), "augmix": (4, 4)}[space]
-    table[OP["Posterize"]] = np.round(most - np.arange(bins) / ((bins - 1) / dropped))
+        table[OP_INDEX[name]] = _linspace(0, end, bins)
+    table[OP_INDEX["Solarize"]] = _linspace(1, 0, bins)
+    bits, num_dropped = {"standard": (8, 4), "wide": (8, 6), "augmix": (4, 4)}[space]
+    table[OP_INDEX["Posterize"]] = np.round(bits - np.arange(bins) / ((bins - 1) / num_dropped))
     return table
 
 
 def _linspace(start: float, end: float, bins: int) -> np.ndarray:
-    """Returns torch.linspace's float32 numbers, which are counted from the nearer end: 32 / 2 comes
-    out as a little less than 16, and as a translation by 15 pixels.
+    """Returns torch.linspace's float32 values, which are computed from the nearer end: the half of
+    32 comes out a little below 16, which is then a translation by 15 pixels.
     """
     end = float(np.float32(end))
     step = float(np.float32(end - start) / np.float32(bins - 1))
-    place = np.arange(bins)
-    values = np.where(place < bins // 2, start + step * place, end - step * place[::-1])
+    index = np.arange(bins)
+    values = np.where(index < bins // 2, start + step * index, end - step * index[::-1])
     return values.astype(np.float32)
 
 
 def policy_table(policy: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns an AutoAugment policy's operations, probabilities and bins, each [25, 2]."""
-    lines = [[entry.split() for entry in line.split(",")] for line in _POLICIES[policy].split(";")]
-    ops = np.array([[OP[name] for name, _, _ in line] for line in lines])
-    probabilities = np.array([[p for _, p, _ in line] for line in lines], np.float32)
-    return ops, probabilities, np.array([[b for _, _, b in line] for line in lines], np.int32)
+    sub_policies = [
+        [operation.split() for operation in sub_policy.split(",")]
+        for sub_policy in _POLICIES[policy].split(";")
+    ]
+    ops = np.array([[OP_INDEX[name] for name, _, _ in pair] for pair in sub_policies])
+    probabilities = np.array([[p for _, p, _ in pair] for pair in sub_policies], np.float32)
+    bins = np.array([[bin_ for _, _, bin_ in pair] for pair in sub_policies], np.int32)
+    return ops, probabilities, bins
 
 
-def _signed(op: jax.Array, level: jax.Array, draw: jax.Array) -> jax.Array:
-    return jnp.where(_is_among(op, _SIGNED) & (draw < 0.5), -level, level)
+def _random_signs(op: jax.Array, level: jax.Array, uniform: jax.Array) -> jax.Array:
+    return jnp.where(_is_among(op, _SIGNED) & (uniform < 0.5), -level, level)
 
 
 def _is_among(op: jax.Array, names: tuple[str, ...]) -> jax.Array:
-    return (op[..., None] == np.array([OP[name] for name in names])).any(-1)
+    return (op[..., None] == np.array([OP_INDEX[name] for name in names])).any(-1)
 
 
-def _pick(values: np.ndarray, draw: jax.Array) -> jax.Array:
-    return jnp.asarray(values)[_whole(draw, len(values))]
-
-
-def _whole(draw: jax.Array, count: int) -> jax.Array:
-    return jnp.floor(draw * count).astype(jnp.int32)
+def _pick(values: np.ndarray, uniform: jax.Array) -> jax.Array:
+    return jnp.asarray(values)[uniform_to_index(uniform, len(values))]

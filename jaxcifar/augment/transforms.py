@@ -1,12 +1,12 @@
-"""Random transforms: fn(key, image, ...) -> image, as torchvision's classes of these names.
+"""Random transforms, (key, image, ...) -> image, as torchvision's classes of these names.
 
 One key makes one image's draw: over a batch, `jax.vmap` gives every image its own. Each transform
 draws all its uniform numbers at once, because on a CPU the generator's calls cost more than its
-numbers.
+numbers. Arguments that are not valid raise ConfigError.
 """
 
 import itertools
-from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import dm_pix as pix
 import jax
@@ -14,27 +14,61 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcifar.augment import color, geometry
-from jaxcifar.augment.geometry import Fill
-from jaxcifar.augment.parse import checked
-from jaxcifar.config import CIFAR_MEAN, CIFAR_STD, ConfigError
+from jaxcifar.augment.registry import (
+    MEAN,
+    Color,
+    FactorSpread,
+    HueSpread,
+    Interpolation,
+    PositiveRange,
+    Range,
+    Spread,
+    UnitFloat,
+    UnitRange,
+    transform,
+)
+from jaxcifar.augment.sampling import as_range, uniform_to_index, uniform_to_range
+from jaxcifar.data import CIFAR_MEAN, CIFAR_STD
+from jaxcifar.spec import (
+    ConfigError,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    Probability,
+    described,
+)
 
-Range = float | tuple[float, float]
+Size = PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], described("two (height, width)")]
+Padding = (
+    NonNegativeInt
+    | Annotated[
+        tuple[NonNegativeInt, NonNegativeInt]
+        | tuple[NonNegativeInt, NonNegativeInt, NonNegativeInt, NonNegativeInt],
+        described("a tuple of 2 or 4 (left, top, right, bottom)"),
+    ]
+)
+PaddingMode = Literal["constant", "edge", "reflect", "symmetric"]
+TwoRanges = Annotated[
+    tuple[float, float, float, float],
+    described("two (low, high, low, high)", lambda ends: ends[0] <= ends[1] and ends[2] <= ends[3]),
+]
+Noise = Annotated[Literal["random"], described("'random'")]
 
 
-@checked
+@transform("random_crop", examples=("random_crop(32, padding=4)",))
 def random_crop(
     key: jax.Array,
     image: jax.Array,
-    size: int | tuple[int, int],
-    padding: int | tuple[int, ...] = 0,
-    padding_mode: str = "constant",
+    size: Size,
+    padding: Padding = 0,
+    padding_mode: PaddingMode = "constant",
 ) -> jax.Array:
     """Pads an image [H, W, 3], then cuts out a window at random.
 
     Args:
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
-        size: the window's, or (height, width).
+        size: of the window, or (height, width).
         padding: pixels on every side; or (left and right, top and bottom); or (left, top, right,
             bottom).
         padding_mode: "constant" (black), "edge", "reflect" or "symmetric".
@@ -54,20 +88,20 @@ def random_crop(
     return pix.random_crop(key, padded, (height, width, 3))
 
 
-@checked
-def random_flip(key: jax.Array, image: jax.Array, p: float = 0.5) -> jax.Array:
-    """Mirrors an image [H, W, 3] left to right with probability p (RandomHorizontalFlip)."""
+@transform
+def random_flip(key: jax.Array, image: jax.Array, p: Probability = 0.5) -> jax.Array:
+    """Flips an image [H, W, 3] left to right with probability p (RandomHorizontalFlip)."""
     return jnp.where(jax.random.uniform(key) < p, geometry.hflip(image), image)
 
 
-@checked
+@transform("color_jitter", examples=("color_jitter(0.4, 0.4, 0.4, 0.2)",))
 def color_jitter(
     key: jax.Array,
     image: jax.Array,
-    brightness: Range = 0.0,
-    contrast: Range = 0.0,
-    saturation: Range = 0.0,
-    hue: Range = 0.0,
+    brightness: FactorSpread = 0.0,
+    contrast: FactorSpread = 0.0,
+    saturation: FactorSpread = 0.0,
+    hue: HueSpread = 0.0,
 ) -> jax.Array:
     """Adjusts brightness, contrast, saturation and hue of an image [H, W, 3] in [0, 1], in random
     order (ColorJitter).
@@ -78,13 +112,15 @@ def color_jitter(
         brightness: the factor's range (low, high), or b for (max(0, 1 - b), 1 + b).
         contrast: likewise.
         saturation: likewise.
-        hue: the range of the turn (low, high) within -0.5 to 0.5, or h for (-h, h).
+        hue: the range of the shift (low, high) within -0.5 to 0.5, or h for (-h, h).
     """
-    ranges = [*(_around(value, 1.0) for value in (brightness, contrast, saturation))]
-    ranges.append(_around(hue, 0.0))
+    ranges = [*(as_range(value, 1.0) for value in (brightness, contrast, saturation))]
+    ranges.append(as_range(hue, 0.0))
     draws = jax.random.uniform(key, (5,))
-    factors = jnp.stack([_between(draw, *ends) for draw, ends in zip(draws, ranges, strict=False)])
-    order = jnp.asarray(_ORDERS)[_whole(draws[4], len(_ORDERS))]
+    factors = jnp.stack(
+        [uniform_to_range(draw, *ends) for draw, ends in zip(draws, ranges, strict=False)]
+    )
+    order = jnp.asarray(_ORDERS)[uniform_to_index(draws[4], len(_ORDERS))]
     return _jitter(image, factors, order)
 
 
@@ -93,22 +129,24 @@ _ORDERS = np.array([*itertools.permutations(range(4))])
 
 @geometry.planar
 def _jitter(planes: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Array:
-    def adjust(planes: jax.Array, which: jax.Array) -> tuple[jax.Array, None]:
-        grey = color.grey(planes)
-        other = jnp.where(which == 0, 0.0, jnp.where(which == 1, grey.mean(), grey))
-        blended = color.blend(planes, other, factors[which])
-        return jnp.where(which == 3, color.shift_hue(planes, factors[3]), blended), None
+    """Returns planes [3, H, W] after the adjustments, by index in `order`, of color_jitter."""
 
-    return jax.lax.scan(adjust, planes, order)[0]  # a loop for the reason that policies have one
+    def adjust(planes: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+        gray = color.to_grayscale(planes)
+        other = jnp.where(index == 0, 0.0, jnp.where(index == 1, gray.mean(), gray))
+        blended = color.blend(planes, other, factors[index])
+        return jnp.where(index == 3, color.shift_hue(planes, factors[3]), blended), None
+
+    return jax.lax.scan(adjust, planes, order)[0]  # a loop for policies._apply_ops' reason
 
 
-@checked
+@transform("random_rotation", examples=("random_rotation(30)",))
 def random_rotation(
     key: jax.Array,
     image: jax.Array,
-    degrees: Range,
-    interpolation: str = "nearest",
-    fill: Fill = 0.0,
+    degrees: Spread,
+    interpolation: Interpolation = "nearest",
+    fill: Color = 0.0,
 ) -> jax.Array:
     """Rotates an image [H, W, 3] by a random angle (RandomRotation).
 
@@ -117,22 +155,22 @@ def random_rotation(
         image: float32 [H, W, 3] in [0, 1].
         degrees: the range (low, high), counter-clockwise, or d for (-d, d).
         interpolation: "nearest" or "bilinear".
-        fill: what is shown outside of the image: one value or three, in [0, 1].
+        fill: the color outside of the image, one value or three, in [0, 1].
     """
-    angle = _between(jax.random.uniform(key), *_around(degrees, 0.0))
+    angle = uniform_to_range(jax.random.uniform(key), *as_range(degrees, 0.0))
     return geometry.rotate(image, angle, interpolation, fill)
 
 
-@checked
+@transform("random_affine", examples=("random_affine(20, (0.1, 0.1), (0.8, 1.2), 15)",))
 def random_affine(
     key: jax.Array,
     image: jax.Array,
-    degrees: Range,
-    translate: tuple[float, float] | None = None,
-    scale: tuple[float, float] | None = None,
-    shear: float | tuple[float, ...] | None = None,
-    interpolation: str = "nearest",
-    fill: Fill = 0.0,
+    degrees: Spread,
+    translate: tuple[UnitFloat, UnitFloat] | None = None,
+    scale: PositiveRange | None = None,
+    shear: NonNegativeFloat | Range | TwoRanges | None = None,
+    interpolation: Interpolation = "nearest",
+    fill: Color = 0.0,
 ) -> jax.Array:
     """Rotates, translates, scales and shears an image [H, W, 3] at random (RandomAffine).
 
@@ -140,44 +178,44 @@ def random_affine(
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
         degrees: the range (low, high), clockwise, or d for (-d, d).
-        translate: the largest move as a fraction of width and height; whole pixels are drawn.
+        translate: the largest shift as a fraction of width and height, rounded to pixels.
         scale: the factor's range (low, high).
         shear: degrees: s for (-s, s) along x; (low, high) along x; or (low, high, low, high) along
             x and y.
         interpolation: "nearest" or "bilinear".
-        fill: what is shown outside of the image: one value or three, in [0, 1].
+        fill: the color outside of the image, one value or three, in [0, 1].
     """
     draws = jax.random.uniform(key, (6,))
-    angle = _between(draws[0], *_around(degrees, 0.0))
-    move = [
-        jnp.round(_between(draw, -fraction * size, fraction * size))
+    angle = uniform_to_range(draws[0], *as_range(degrees, 0.0))
+    shift = [
+        jnp.round(uniform_to_range(draw, -fraction * size, fraction * size))
         for draw, fraction, size in zip(
             draws[1:3], translate or (0.0, 0.0), image.shape[1::-1], strict=True
         )
     ]
-    shears = _around(0.0 if shear is None else shear, 0.0)
+    shears = as_range(0.0 if shear is None else shear, 0.0)
     shears = (*shears, 0.0, 0.0) if len(shears) == 2 else shears
     return geometry.affine(
         image,
         angle,
-        move,
-        _between(draws[3], *(scale or (1.0, 1.0))),
-        (_between(draws[4], *shears[:2]), _between(draws[5], *shears[2:])),
+        shift,
+        uniform_to_range(draws[3], *(scale or (1.0, 1.0))),
+        (uniform_to_range(draws[4], *shears[:2]), uniform_to_range(draws[5], *shears[2:])),
         interpolation,
         fill,
     )
 
 
-@checked
+@transform("random_erasing", examples=("random_erasing(1.0)",))
 def random_erasing(
     key: jax.Array,
     image: jax.Array,
-    p: float = 0.5,
-    scale: tuple[float, float] = (0.02, 0.33),
-    ratio: tuple[float, float] = (0.3, 3.3),
-    value: float | tuple[float, float, float] | str = CIFAR_MEAN,
+    p: Probability = 0.5,
+    scale: UnitRange = (0.02, 0.33),
+    ratio: PositiveRange = (0.3, 3.3),
+    value: Color | Noise = MEAN,
 ) -> jax.Array:
-    """With probability p, paints over a random rectangle of an image [H, W, 3] (RandomErasing;
+    """With probability p, erases a random rectangle of an image [H, W, 3] (RandomErasing;
     Zhong et al. 2017, arXiv:1708.04896).
 
     Up to 10 rectangles are drawn until one is lower and narrower than the image.
@@ -186,60 +224,47 @@ def random_erasing(
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
         p: probability.
-        scale: range of the rectangle's share of the image's area.
+        scale: range of the rectangle's area as a fraction of the image's.
         ratio: range of its height over its width, whose logarithm is drawn uniformly.
-        value: the colour in [0, 1], one value or three; by default the data's mean, which is
-            torchvision's 0 after normalisation. "random": noise of CIFAR's mean and standard
-            deviation, within [0, 1].
+        value: the color in [0, 1], one value or three; by default the data's mean, which is
+            torchvision's 0 after normalization. "random": noise of CIFAR's mean and standard
+            deviation, clipped to [0, 1].
     """
     height, width, _ = image.shape
     uniform_key, noise_key = jax.random.split(key)
     draws = jax.random.uniform(uniform_key, (23,))
-    area = _between(draws[:10], *scale) * (height * width)
-    aspect = jnp.exp(_between(draws[10:20], *np.log(ratio)))
+    area = uniform_to_range(draws[:10], *scale) * (height * width)
+    aspect = jnp.exp(uniform_to_range(draws[10:20], *np.log(ratio)))
     h, w = jnp.round(jnp.sqrt(area * aspect)), jnp.round(jnp.sqrt(area / aspect))
     fits = (h < height) & (w < width)
     h, w = (jnp.where(fits.any(), sides[fits.argmax()], 0) for sides in (h, w))
-    i, j = _whole(draws[20], height - h + 1), _whole(draws[21], width - w + 1)
+    i, j = uniform_to_index(draws[20], height - h + 1), uniform_to_index(draws[21], width - w + 1)
     h = jnp.where(draws[22] < p, h, 0)
-    if value == "random":
+    if isinstance(value, str):
         noise = jax.random.normal(noise_key, image.shape) * np.array(CIFAR_STD, np.float32)
         value = jnp.clip(noise + np.array(CIFAR_MEAN, np.float32), 0, 1)
     return geometry.erase(image, i, j, h, w, value)
 
 
-@checked
+@transform("cutout", examples=("cutout(12)",))
 def cutout(
     key: jax.Array,
     image: jax.Array,
-    size: int,
-    value: float | tuple[float, float, float] = CIFAR_MEAN,
+    size: PositiveInt,
+    value: Color = MEAN,
 ) -> jax.Array:
-    """Paints over a square of an image [H, W, 3], centred on any of its pixels and cut off at its
+    """Erases a square of an image [H, W, 3], centered on any of its pixels and clipped at its
     border (DeVries & Taylor 2017, arXiv:1708.04552; there 16 pixels for CIFAR-10, 8 for CIFAR-100).
 
     Args:
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
         size: pixels.
-        value: the colour in [0, 1], one value or three; by default the data's mean.
+        value: the color in [0, 1], one value or three; by default the data's mean.
     """
     draws = jax.random.uniform(key, (2,))
-    i, j = (_whole(draw, n) - size // 2 for draw, n in zip(draws, image.shape[:2], strict=True))
+    i, j = (
+        uniform_to_index(draw, n) - size // 2
+        for draw, n in zip(draws, image.shape[:2], strict=True)
+    )
     return geometry.erase(image, i, j, size, size, value)
-
-
-def _whole(draw: jax.Array, count: int) -> jax.Array:
-    """Turns a uniform draw from [0, 1) into one of the whole numbers 0 to count - 1."""
-    return jnp.floor(draw * count).astype(jnp.int32)
-
-
-def _between(draw: jax.Array, low: float, high: float) -> jax.Array:
-    return low + draw * (high - low)
-
-
-def _around(value: float | Sequence[float], center: float) -> tuple[float, ...]:
-    """Returns a range, given as such or as its distance from a center; factors end at 0."""
-    if isinstance(value, Sequence):
-        return tuple(value)
-    return (max(0.0, center - value) if center else -value, center + value)

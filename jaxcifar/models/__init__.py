@@ -1,25 +1,37 @@
-"""The networks, by name, and the split of a network into structure and arrays."""
+"""The networks by name: one function each, whose signature declares the `model.*` keys it uses.
 
-import functools
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+Importing this imports neither JAX nor Flax: a network is imported when it is created.
+"""
 
-import jax
-import jax.numpy as jnp
-from flax import nnx
-from ml_collections import ConfigDict
+from __future__ import annotations
 
-from jaxcifar.models import resnet, simple_cnn
+import dataclasses
+import typing
+from typing import Annotated, Literal
 
-RESNETS: dict[str, Callable[..., nnx.Module]] = {
-    name: functools.partial(resnet.ResNet, block=block, depths=depths)
-    for name, block, depths in (
-        ("resnet18", resnet.BasicBlock, (2, 2, 2, 2)),
-        ("resnet34", resnet.BasicBlock, (3, 4, 6, 3)),
-        ("resnet50", resnet.Bottleneck, (3, 4, 6, 3)),
-    )
-}
-NAMES = ("simple_cnn", *RESNETS)
+from jaxcifar import spec
+from jaxcifar.registry import Entry, Registry
+from jaxcifar.spec import ConfigError, Fraction, NonNegativeInt, PositiveInt
+
+if typing.TYPE_CHECKING:
+    from flax import nnx
+    from jax.typing import DTypeLike
+    from ml_collections import ConfigDict
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelEntry(Entry):
+    """A registered model; `in_torchvision` says whether torchvision has the same network."""
+
+    in_torchvision: bool = False
+
+
+MODELS = Registry("model", reserved=("num_classes", "rngs", "dtype"), entry_type=ModelEntry)
+model = MODELS.register
+
+HiddenSizes = Annotated[tuple[PositiveInt, ...], spec.nonempty]
+DropoutRates = Annotated[tuple[Fraction, ...], spec.nonempty]
+HEAD_HIDDEN, HEAD_DROPOUT = (512, 256), (0.5, 0.3, 0.2)
 
 
 def create(
@@ -27,119 +39,154 @@ def create(
     *,
     num_classes: int,
     rngs: nnx.Rngs,
-    width: int | None = None,
-    stem: str = "cifar",
-    head: str = "linear",
-    head_hidden: tuple[int, ...] = (512, 256),
-    head_dropout: tuple[float, ...] = (0.5, 0.3, 0.2),
-    dropout: float = 0.5,
-    dtype: jnp.dtype = jnp.float32,
+    dtype: DTypeLike = "float32",
+    **arguments,
 ) -> nnx.Module:
-    """Returns a freshly initialised network, in training mode.
+    """Returns a freshly initialized network, in training mode.
 
-    The network maps normalised images, float32 [B, H, W, 3], to logits, float32
-    [B, num_classes]; simple_cnn's images are 32×32. In training mode a call draws its dropout
-    from the `rngs` it is given; `model.eval()` turns dropout off and makes BatchNorm use its
-    running statistics.
+    The network maps normalized images, float32 [B, H, W, 3], to logits, float32 [B, num_classes].
+    In training mode a call draws its dropout from the `rngs` it is passed; `model.eval()` turns
+    dropout off and makes BatchNorm use its running statistics.
 
     Args:
-        name: one of `NAMES`.
+        name: one of `MODELS`.
         num_classes: number of logits.
         rngs: the source of the initial parameters.
-        width: channels of the first stage (None: the network's own).
-        stem: the ResNets' beginning, 'cifar' or 'imagenet'; see `resnet.ResNet`.
-        head: the ResNets' end, 'linear' or 'mlp'.
-        head_hidden: sizes of the mlp head's hidden layers.
-        head_dropout: its dropout rates, one before each of its linear layers.
-        dropout: dropout rate before simple_cnn's last layer.
         dtype: what the layers compute in; parameters are float32.
+        **arguments: the model's own, such as `width`; see the function of its name in this file.
+            None stands for the default.
 
     Raises:
-        ValueError: there is no network, stem or head of that name.
+        ConfigError: there is no such model, or an argument is not valid.
     """
-    sizes = {"width": width} if width else {}
-    if name == "simple_cnn":
-        return simple_cnn.SimpleCNN(
-            num_classes=num_classes, rngs=rngs, dropout=dropout, dtype=dtype, **sizes
-        )
-    if name not in RESNETS:
-        raise ValueError(f"there is no model {name!r}; there are {', '.join(NAMES)}")
-    return RESNETS[name](
-        num_classes=num_classes,
-        rngs=rngs,
-        stem=stem,
-        head=head,
-        head_hidden=head_hidden,
-        head_dropout=head_dropout,
-        dtype=dtype,
-        **sizes,
-    )
+    import jax.numpy as jnp
+
+    entry = MODELS[name]
+    arguments = {key: value for key, value in arguments.items() if value is not None}
+    entry.validate(arguments)
+    return entry.function(num_classes=num_classes, rngs=rngs, dtype=jnp.dtype(dtype), **arguments)
 
 
 def from_config(config: ConfigDict, *, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
-    """Returns the network that the config names, freshly initialised; see `create`."""
-    given = config.model
+    """Returns the network that the config names, freshly initialized; see `create`."""
+    arguments = MODELS[config.model.name].arguments(config.model)
     return create(
-        given.name,
+        config.model.name, num_classes=num_classes, rngs=rngs, dtype=config.dtype, **arguments
+    )
+
+
+@model
+def simple_cnn(
+    *,
+    num_classes: int,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike,
+    width: NonNegativeInt = 0,
+    dropout: Fraction = 0.5,
+) -> nnx.Module:
+    """Returns the study's first network; images are 32×32.
+
+    Args:
+        width: channels of the first layer (0: 32).
+        dropout: dropout rate before the last layer.
+    """
+    from jaxcifar.models.simple_cnn import SimpleCNN
+
+    return SimpleCNN(
+        num_classes=num_classes, width=width or 32, dropout=dropout, rngs=rngs, dtype=dtype
+    )
+
+
+def _check_resnet(*, head: str, head_hidden: tuple, head_dropout: tuple, **_) -> None:
+    mlp = {"head_hidden": (head_hidden, HEAD_HIDDEN), "head_dropout": (head_dropout, HEAD_DROPOUT)}
+    for name, (value, default) in mlp.items():
+        if head == "linear" and tuple(value) != default:
+            raise ConfigError(
+                f"{name}={value!r} has no effect with head='linear': leave it at {default!r}, or "
+                "set head='mlp'"
+            )
+    if len(head_dropout) != len(head_hidden) + 1:
+        raise ConfigError(
+            f"head_dropout={head_dropout!r} must have one rate more than "
+            f"head_hidden={head_hidden!r} has layers: the last is for the layer to the logits"
+        )
+
+
+def _register_resnet(name: str) -> None:
+    @model(name, check=_check_resnet, in_torchvision=True)
+    def resnet(
+        *,
+        num_classes: int,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike,
+        width: NonNegativeInt = 0,
+        stem: Literal["cifar", "imagenet"] = "cifar",
+        head: Literal["linear", "mlp"] = "linear",
+        head_hidden: HiddenSizes = HEAD_HIDDEN,
+        head_dropout: DropoutRates = HEAD_DROPOUT,
+    ) -> nnx.Module:
+        """Returns torchvision's ResNet of this name, with the study's stem and head.
+
+        Args:
+            width: channels of the first stage (0: 64).
+            stem: 3×3 without pooling ('cifar'), or 7×7 with stride 2 and a max-pool ('imagenet').
+            head: one layer ('linear'), or several with BatchNorm, ReLU and dropout ('mlp').
+            head_hidden: sizes of the mlp head's hidden layers.
+            head_dropout: dropout rates before each of the mlp head's linear layers.
+        """
+        from jaxcifar.models import resnet
+
+        block, depths = resnet.RESNETS[name]
+        return resnet.ResNet(
+            block=block,
+            depths=depths,
+            num_classes=num_classes,
+            width=width or 64,
+            stem=stem,
+            head=head,
+            head_hidden=head_hidden,
+            head_dropout=head_dropout,
+            rngs=rngs,
+            dtype=dtype,
+        )
+
+
+for _name in ("resnet18", "resnet34", "resnet50"):
+    _register_resnet(_name)
+
+
+def _check_wide_resnet(*, depth: int, **_) -> None:
+    if depth < 10 or depth % 6 != 4:
+        raise ConfigError(
+            f"depth={depth!r} is not valid: it must be 6n + 4 for n blocks in each of the three "
+            "groups: 10, 16, 22, 28, 34, 40, ..."
+        )
+
+
+@model(check=_check_wide_resnet)
+def wide_resnet(
+    *,
+    num_classes: int,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike,
+    depth: PositiveInt = 28,
+    widen_factor: PositiveInt = 10,
+    block_dropout: Fraction = 0.0,
+) -> nnx.Module:
+    """Returns WRN-depth-widen_factor (Zagoruyko & Komodakis 2016, arXiv:1605.07146).
+
+    Args:
+        depth: number of layers, 6n + 4.
+        widen_factor: factor of the channels, 16, 32 and 64, of the three groups.
+        block_dropout: dropout rate between a block's two convolutions.
+    """
+    from jaxcifar.models.wide_resnet import WideResNet
+
+    return WideResNet(
         num_classes=num_classes,
+        depth=depth,
+        widen_factor=widen_factor,
+        block_dropout=block_dropout,
         rngs=rngs,
-        width=given.width or None,
-        stem=given.stem,
-        head=given.head,
-        head_hidden=given.head_hidden,
-        head_dropout=given.head_dropout,
-        dropout=given.dropout,
-        dtype=jnp.dtype(config.dtype),
+        dtype=dtype,
     )
-
-
-class Network(NamedTuple):
-    """A network's structure without its numbers, in both modes; hashable."""
-
-    train: nnx.GraphDef
-    eval: nnx.GraphDef
-
-
-Arrays = dict[str, Any]  # nested, from names (in a list: numbers) to arrays
-
-
-def flatten(tree: Arrays) -> dict[str, Any]:
-    """Returns a tree's leaves by path, such as 'layer1.0.conv1.kernel'."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {_name(path): leaf for path, leaf in leaves}
-
-
-def insert(leaves: Mapping[str, Any], tree: Arrays) -> Arrays:
-    """Returns the tree with those leaves replaced that `leaves` has by path; see `flatten`."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray(leaves[_name(path)]) if _name(path) in leaves else leaf,
-        tree,
-    )
-
-
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")
-
-
-def split(model: nnx.Module) -> tuple[Network, Arrays, Arrays]:
-    """Takes a model apart: its structure, its parameters, and its other state (statistics)."""
-    model.eval()
-    eval_graph = nnx.graphdef(model)
-    model.train()
-    train_graph, params, stats = nnx.split(model, nnx.Param, ...)
-    return Network(train_graph, eval_graph), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-
-
-def apply_train(
-    network: Network, params: Arrays, stats: Arrays, images: jax.Array, key: jax.Array
-) -> tuple[jax.Array, Arrays]:
-    """Returns training-mode logits, with dropout drawn from `key`, and the updated statistics."""
-    # copy: the module's variables must not be those that a gradient is being traced through
-    model = nnx.merge(network.train, params, stats, copy=True)
-    logits = model(images, rngs=nnx.Rngs(dropout=key))
-    return logits, nnx.to_pure_dict(nnx.split(model, nnx.Param, ...)[2])
-
-
-def apply_eval(network: Network, params: Arrays, stats: Arrays, images: jax.Array) -> jax.Array:
-    """Returns evaluation-mode logits."""
-    return nnx.merge(network.eval, params, stats)(images)

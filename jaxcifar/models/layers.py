@@ -1,4 +1,4 @@
-"""Layers that start and behave as PyTorch's do."""
+"""Layers that are initialized and behave as PyTorch's, shared by the networks."""
 
 import functools
 from collections.abc import Callable
@@ -19,8 +19,8 @@ def conv(
     rngs: nnx.Rngs,
     dtype: jnp.dtype,
 ) -> "Conv":
-    """Returns a size×size convolution, zero-padded by size // 2 on every side, that starts as
-    PyTorch's `Conv2d` does unless `kernel_init` says otherwise.
+    """Returns a size×size convolution, zero-padded by size // 2 on every side, initialized as
+    PyTorch's `Conv2d` unless there is a `kernel_init`.
     """
     return Conv(
         in_features,
@@ -36,8 +36,32 @@ def conv(
     )
 
 
+def kaiming_conv(
+    in_features: int,
+    out_features: int,
+    size: int,
+    stride: int,
+    *,
+    rngs: nnx.Rngs,
+    dtype: jnp.dtype,
+) -> "Conv":
+    """Returns a size×size convolution without bias that starts as a residual network's do in
+    torchvision, `kaiming_normal_(mode="fan_out")`.
+    """
+    return conv(
+        in_features,
+        out_features,
+        size=size,
+        stride=stride,
+        bias=False,
+        kernel_init=_kaiming_normal_fan_out,
+        rngs=rngs,
+        dtype=dtype,
+    )
+
+
 def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs, dtype: jnp.dtype) -> nnx.Linear:
-    """Returns a fully connected layer with PyTorch's `Linear` initialisation."""
+    """Returns a fully connected layer with PyTorch's `Linear` initialization."""
     return nnx.Linear(
         in_features,
         out_features,
@@ -58,11 +82,11 @@ class Conv(nnx.Conv):
 class BatchNorm(nnx.Module):
     """PyTorch's `BatchNorm1d` and `BatchNorm2d`, the channels last: [..., num_features].
 
-    In training mode it normalises with the batch's mean and biased variance, over all devices,
+    In training mode it normalizes with the batch's mean and biased variance, over all devices,
     and moves the running statistics towards the mean and the *unbiased* variance by `momentum`
     (Flax's own layer moves them towards the biased one, by 1 - momentum). Statistics are computed
     in float32 at least, the variance around the mean, not as a difference of large numbers. Where
-    a channel has a single value PyTorch refuses; here its variance is 0.
+    a channel has a single value PyTorch raises an error; here its variance is 0.
     """
 
     def __init__(
@@ -113,17 +137,17 @@ def max_pool_2x2(x: jax.Array) -> jax.Array:
 def _max_pool_forward(x):
     corners = [x[:, row::2, column::2] for row in (0, 1) for column in (0, 1)]
     largest = functools.reduce(jnp.maximum, corners)
-    which = jnp.uint8(3)
-    for number in (2, 1, 0):
-        which = jnp.where(corners[number] == largest, jnp.uint8(number), which)
-    return largest, which
+    argmax = jnp.uint8(3)
+    for corner in (2, 1, 0):
+        argmax = jnp.where(corners[corner] == largest, jnp.uint8(corner), argmax)
+    return largest, argmax
 
 
-def _max_pool_backward(which, dy):
+def _max_pool_backward(argmax, dy):
     b, h, w, c = dy.shape
-    number = jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
-    which, dy = (a.reshape(b, h, 1, w, 1, c) for a in (which, dy))
-    return (jnp.where(which == number, dy, 0).reshape(b, 2 * h, 2 * w, c),)
+    corner = jnp.arange(4, dtype=jnp.uint8).reshape(1, 1, 2, 1, 2, 1)
+    argmax, dy = (a.reshape(b, h, 1, w, 1, c) for a in (argmax, dy))
+    return (jnp.where(argmax == corner, dy, 0).reshape(b, 2 * h, 2 * w, c),)
 
 
 max_pool_2x2.defvjp(_max_pool_forward, _max_pool_backward)
@@ -162,7 +186,7 @@ _store_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_computed_once(dx),))
 def _batch_norm(
     x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns x [..., C] normalised over all axes but the last, its mean and biased variance [C].
+    """Returns x [..., C] normalized over all axes but the last, its mean and biased variance [C].
 
     The gradient is written out because JAX's own reads the activations more often (a ResNet-18
     step on a CPU takes 5 % longer). It is that of the first result: the other two feed running
@@ -193,8 +217,7 @@ def _batch_norm_backward(epsilon, residuals, cotangents):
 _batch_norm.defvjp(_batch_norm_forward, _batch_norm_backward)
 
 
-# What torchvision's ResNet starts its convolutions with: `kaiming_normal_(mode="fan_out")`.
-kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_kaiming_normal_fan_out = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 # PyTorch draws weights and biases from U(-1/sqrt(fan_in), 1/sqrt(fan_in)): `reset_parameters` of
 # torch.nn.Linear and _ConvNd.

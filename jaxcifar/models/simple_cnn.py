@@ -16,10 +16,10 @@ class SimpleCNN(nnx.Module):
         self,
         *,
         num_classes: int,
+        width: int,
+        dropout: float,
         rngs: nnx.Rngs,
-        width: int = 32,
-        dropout: float = 0.5,
-        dtype: jnp.dtype = jnp.float32,
+        dtype: jnp.dtype,
     ):
         self.conv1 = layers.conv(3, width, size=3, rngs=rngs, dtype=dtype)
         self.conv2 = layers.conv(width, 2 * width, size=3, rngs=rngs, dtype=dtype)
@@ -29,7 +29,7 @@ class SimpleCNN(nnx.Module):
         self.fc2 = layers.linear(16 * width, num_classes, rngs=rngs, dtype=dtype)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits float32 [B, num_classes] for normalised images [B, 32, 32, 3]."""
+        """Returns logits float32 [B, num_classes] for normalized images [B, 32, 32, 3]."""
         x = images
         for conv in (self.conv1, self.conv2, self.conv3):
             x = nnx.relu(layers.max_pool_2x2(conv(x)))  # ReLU commutes with the maximum

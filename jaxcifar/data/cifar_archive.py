@@ -1,4 +1,4 @@
-"""The official CIFAR archives, both forms, checked in every respect and turned into records.
+"""The official CIFAR archives, in both forms: checked, and decoded to records.
 
 records: uint8 [60000, K + 3072], the 50,000 training images first. The first K columns are the
 labels (CIFAR-10: the class; CIFAR-100: the class, then the superclass), the others the image's
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxcifar import cache
-from jaxcifar.config import ConfigError
+from jaxcifar.spec import ConfigError
 
 SIZES = {"train": 50_000, "test": 10_000}
 PIXELS = 32 * 32 * 3
@@ -114,10 +114,11 @@ def class_names(name: str) -> list[str]:
 
 def load(name: str, path: pathlib.Path) -> np.ndarray:
     """Returns the records in a tar.gz or in a folder extracted from one, for 'cifar10' or
-    'cifar100'. The decoded records of a tar.gz are cached under its path, size and time.
+    'cifar100'. The decoded records of a tar.gz are cached under its path, size and modification
+    time.
 
     Raises:
-        ConfigError: a file is missing, damaged or not as it should be.
+        ConfigError: a file is missing or damaged, or does not hold what the official one does.
     """
     if path.is_dir():
         contents = {file.name: file for file in path.iterdir() if file.is_file()}
@@ -132,6 +133,7 @@ def load(name: str, path: pathlib.Path) -> np.ndarray:
 
 
 def _load_tar(name: str, path: pathlib.Path) -> np.ndarray:
+    print(f"Decoding {path.name}; the next start reads its images from the cache.")
     with open(path, "rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     official = _OFFICIAL_MD5.get(md5)
@@ -150,7 +152,7 @@ def _load_tar(name: str, path: pathlib.Path) -> np.ndarray:
                     contents[file] = tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ConfigError(
-            f"config.data.archive={str(path)!r} is damaged or no tar.gz "
+            f"config.data.archive={str(path)!r} is damaged or not a tar.gz "
             f"({str(error) or type(error).__name__}); download it again"
         ) from error
     layout = _find_layout(name, path, list(contents) or seen)
@@ -181,7 +183,7 @@ def _parse(
             size = SIZES["train"] // len(layout.train) if is_train else SIZES["test"]
             records = decode(name, read(file))
             if len(records) != size:
-                raise ValueError(f"holds {len(records):,} images, not {size:,}")
+                raise ValueError(f"must hold {size:,} images, and holds {len(records):,}")
             check_labels(name, records)
             parts.append(records)
         file = layout.meta[0]
@@ -202,9 +204,9 @@ def num_labels(name: str) -> int:
 def check_labels(name: str, records: np.ndarray) -> None:
     """Raises ValueError unless every label is one of the data set's."""
     for column, count in enumerate((10,) if name == "cifar10" else (100, 20)):
-        worst = records[:, column].max(initial=0)
-        if worst >= count:
-            raise ValueError(f"has a label {worst}; valid are 0 to {count - 1}")
+        largest = records[:, column].max(initial=0)
+        if largest >= count:
+            raise ValueError(f"has a label {largest}; valid are 0 to {count - 1}")
     if name == "cifar100" and (FINE_TO_COARSE[records[:, 0]] != records[:, 1]).any():
         raise ValueError("has a class label that does not belong to its superclass label")
 
@@ -217,7 +219,7 @@ def read_binary(name: str, content: bytes) -> np.ndarray:
     """
     width = num_labels(name) + PIXELS
     if len(content) % width:
-        raise ValueError(f"has {len(content):,} bytes, no multiple of a record's {width:,}")
+        raise ValueError(f"has {len(content):,} bytes, not a multiple of a record's {width:,}")
     raw = np.frombuffer(content, np.uint8).reshape(-1, width)
     labels = raw[:, : num_labels(name)][:, ::-1]  # the file has the superclass first
     return _records(labels, raw[:, num_labels(name) :])
@@ -227,7 +229,7 @@ def read_python(name: str, content: bytes) -> np.ndarray:
     """Returns the records in a file of the '-python' form, a pickled dictionary.
 
     Raises:
-        ValueError: it is no such pickle, would run code, or holds something else.
+        ValueError: it is damaged, would run code, or holds something else.
     """
     batch = _unpickle(content)
     keys = ["labels"] if name == "cifar10" else ["fine_labels", "coarse_labels"]
@@ -235,7 +237,7 @@ def read_python(name: str, content: bytes) -> np.ndarray:
         raise ValueError(f"lacks some of the entries {', '.join(['data', *keys])}")
     pixels = batch["data"]
     if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 2:
-        raise ValueError("has data that is no two-dimensional uint8 array")
+        raise ValueError("has data that is not a two-dimensional uint8 array")
     if pixels.shape[1] != PIXELS:
         raise ValueError(f"has images of {pixels.shape[1]} values, not {PIXELS}")
     columns = [batch[key] for key in keys]
@@ -243,7 +245,7 @@ def read_python(name: str, content: bytes) -> np.ndarray:
         if len(labels) != len(pixels) or not all(
             isinstance(label, int) and 0 <= label < 256 for label in labels
         ):
-            raise ValueError("has labels that are not one small whole number for each image")
+            raise ValueError("has labels that are not one integer from 0 to 255 for each image")
     return _records(np.array(columns, np.uint8).T, pixels)
 
 
@@ -256,13 +258,13 @@ def _read_names(contents: list[bytes], form: str) -> list[list[str]]:
 
 
 def _records(labels: np.ndarray, planes: np.ndarray) -> np.ndarray:
-    """Joins labels [N, K] and images stored as colour planes, [N, 3 · 32 · 32]."""
+    """Joins labels [N, K] and images stored as color planes, [N, 3 · 32 · 32]."""
     images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1).reshape(-1, PIXELS)
     return np.concatenate([labels, images], axis=1)
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, lists, texts and numbers; refuses every other object before it is made."""
+    """Builds arrays, lists, strings and numbers; refuses every other object before creating it."""
 
     def find_class(self, module: str, name: str) -> Callable:
         if (module, name) in (
@@ -273,23 +275,23 @@ class _ArrayUnpickler(pickle.Unpickler):
         if (module, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in old protocols
-            return lambda text, _: codecs.encode(text, "latin1")
+            return lambda string, _: codecs.encode(string, "latin1")
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
 
 def _unpickle(content: bytes) -> dict:
-    """Returns what Python 2 pickled, texts as str.
+    """Returns the dictionary that Python 2 pickled, its strings as str.
 
     Raises:
         ValueError: it is damaged, or would run code.
     """
     try:
         # latin1 is what NumPy asks for to read arrays that Python 2 pickled
-        found = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
+        value = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(
-            f"is no pickle of arrays and labels ({type(error).__name__}: {error})"
+            f"is not a pickle of arrays and labels ({type(error).__name__}: {error})"
         ) from error
-    if not isinstance(found, dict):
-        raise ValueError("is no pickled dictionary")
-    return {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in found.items()}
+    if not isinstance(value, dict):
+        raise ValueError("is not a pickled dictionary")
+    return {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in value.items()}

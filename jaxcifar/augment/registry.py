@@ -1,0 +1,79 @@
+"""The registry of transforms, and the types of parameters that they share.
+
+A transform is a function (image, ...) -> image, or (key, image, ...) -> image if it is random. The
+decorator `transform` makes it known to lines of transforms and checks its arguments at every call;
+its annotated signature is its only declaration. A user's config file adds its own in the same way:
+
+    @transform
+    def darken(key: jax.Array, image: jax.Array, p: Probability = 0.5) -> jax.Array: ...
+
+Separate because everything else in the package imports it, and it imports nothing else of it.
+"""
+
+import dataclasses
+import inspect
+from typing import Annotated, Any, Literal
+
+from jaxcifar.data import CIFAR_MEAN
+from jaxcifar.registry import Entry, Registry
+from jaxcifar.spec import (
+    ConfigError,
+    NonNegativeFloat,
+    PositiveFloat,
+    between,
+    describe,
+    described,
+)
+
+# The default of parameters that are a color: `parse` replaces it by the mean of the run's data.
+MEAN = CIFAR_MEAN
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformEntry(Entry):
+    """A registered transform.
+
+    `examples` are lines for the preview, needed where the transform has required parameters or its
+    defaults change little.
+    """
+
+    examples: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        names = list(inspect.signature(self.function).parameters)
+        leading = ["key", "image"] if self.is_random else ["image"]
+        if names[: len(leading)] != leading:
+            raise ConfigError(
+                f"the transform {self.name!r} must take (image, ...) or, if it is random, "
+                f"(key, image, ...), not ({', '.join(names)})"
+            )
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the function takes a PRNG key."""
+        return "key" in inspect.signature(self.function).parameters
+
+
+TRANSFORMS = Registry("transform", reserved=("key", "image"), entry_type=TransformEntry)
+transform = TRANSFORMS.register
+
+
+def range_of(number: Any) -> Any:
+    """Returns the annotation of a range (low, high) of numbers with this annotation."""
+    limits = describe(number).removeprefix("a number")
+    is_ordered = described(f"a range (low, high){limits}", lambda ends: ends[0] <= ends[1])
+    return Annotated[tuple[number, number], is_ordered]
+
+
+UnitFloat = Annotated[float, between(0, 1)]
+Color = UnitFloat | tuple[UnitFloat, UnitFloat, UnitFloat]
+Interpolation = Literal["nearest", "bilinear"]
+Point = Annotated[tuple[float, float], described("two numbers (x, y)")]
+Range = range_of(float)
+PositiveRange = range_of(PositiveFloat)
+UnitRange = range_of(UnitFloat)
+# A range to draw from, or how far it reaches to both sides of the value that changes nothing.
+Spread = NonNegativeFloat | Range
+FactorSpread = NonNegativeFloat | range_of(NonNegativeFloat)
+HueShift = Annotated[float, between(-0.5, 0.5)]
+HueSpread = Annotated[float, between(0, 0.5)] | range_of(HueShift)

@@ -1,0 +1,145 @@
+"""The image folder: any images, in one folder per class, as 32×32 arrays.
+
+Decoding takes much longer than everything else at the start of a run, so the arrays are cached.
+"""
+
+import concurrent.futures
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxcifar import cache
+from jaxcifar.console import ProgressBar
+from jaxcifar.data.dataset import Dataset
+from jaxcifar.spec import ConfigError
+
+IMAGE_SIZE = 32
+_CHUNK = 100  # images that a thread decodes between two updates of the progress bar
+QUICK = 2000  # so many small images take less than a second
+
+
+def load(root: str) -> tuple[Dataset, Dataset]:
+    """Returns the (train, test) images of a folder laid out as `{train,test}/<class>/<image>`.
+
+    Images of any size and mode become RGB 32×32: turned upright by their EXIF tag, cropped to the
+    central square, then resized with an antialiased bilinear filter; a 32×32 image is left as it
+    is. Classes are train's subfolders in alphabetical order. Hidden files and files without an
+    image's extension are ignored. The decoded arrays are cached (see `cache`) under the names,
+    sizes and modification times of all files.
+
+    Raises:
+        ConfigError: a folder is missing, a class is empty, or files cannot be decoded.
+    """
+    base = pathlib.Path(root).expanduser()
+    splits = [base / "train", base / "test"]
+    class_names = _class_names(root, base, splits)
+    entries = [
+        (label, entry)
+        for split in splits
+        for label, name in enumerate(class_names)
+        for entry in _image_files(split / name)
+    ]
+    key = hashlib.blake2b(digest_size=16)
+    for _, entry in entries:
+        stat = entry.stat()
+        key.update(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+    # Both halves of the name are digests, so a changed folder replaces its own stale cache.
+    stem = hashlib.blake2b(str(base.resolve()).encode(), digest_size=8).hexdigest()
+    images = cache.load_or_make(
+        cache.directory() / f"folder-{stem}-{key.hexdigest()}.npy",
+        lambda: _decode_all([entry.path for _, entry in entries]),
+        stale=f"folder-{stem}-*.npy",
+    )
+    labels = np.array([label for label, _ in entries], np.int32)
+    num_train = sum(entry.path.startswith(f"{splits[0]}{os.sep}") for _, entry in entries)
+    return (
+        Dataset(images[:num_train], labels[:num_train], class_names),
+        Dataset(images[num_train:], labels[num_train:], class_names),
+    )
+
+
+def _class_names(root: str, base: pathlib.Path, splits: list[pathlib.Path]) -> tuple[str, ...]:
+    """Returns the names of the classes after checking that both splits have them."""
+    if not base.is_dir():
+        raise ConfigError(f"config.data.dir={root!r} is not a folder")
+    for split in splits:
+        if not split.is_dir():
+            raise ConfigError(
+                f"config.data.dir={root!r} has no folder {split.name!r}; "
+                "an image folder holds train/<class>/* and test/<class>/*"
+            )
+    train_names, test_names = ({e.name for e in _visible(s) if e.is_dir()} for s in splits)
+    if len(train_names) < 2:
+        raise ConfigError(
+            f"config.data.dir={root!r}: train must have at least 2 class folders, and has "
+            f"{len(train_names)}"
+        )
+    unknown_classes = sorted(test_names - train_names)
+    if unknown_classes:
+        raise ConfigError(
+            f"config.data.dir={root!r}: test has classes that train lacks: "
+            f"{', '.join(unknown_classes[:5])}"
+        )
+    return tuple(sorted(train_names))
+
+
+def _visible(folder: pathlib.Path) -> list[os.DirEntry]:
+    return sorted((e for e in os.scandir(folder) if e.name[0] != "."), key=lambda e: e.name)
+
+
+def _image_files(folder: pathlib.Path) -> list[os.DirEntry]:
+    extensions = Image.registered_extensions()
+    files = []
+    if folder.is_dir():
+        files = [e for e in _visible(folder) if os.path.splitext(e.name)[1].lower() in extensions]
+    if not files:
+        raise ConfigError(f"the class folder {str(folder)!r} holds no image files")
+    return files
+
+
+def _decode_all(paths: list[str]) -> np.ndarray:
+    images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    unreadable = []
+
+    def decode(rows: range) -> int:
+        for row in rows:
+            try:
+                images[row] = _decode(paths[row])
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                unreadable.append(paths[row])
+        return rows.stop
+
+    if len(paths) > QUICK:
+        print(f"Decoding {len(paths):,} images; the next start reads them from the cache.")
+    # Pillow decodes without holding the interpreter's lock, so threads are enough.
+    chunks = [range(low, min(low + _CHUNK, len(paths))) for low in range(0, len(paths), _CHUNK)]
+    with (
+        concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
+        ProgressBar("Decoding", len(paths)) as bar,
+    ):
+        for completed in pool.map(decode, chunks):
+            bar.update(completed)
+    if unreadable:
+        count = len(unreadable)
+        more = f" and {count - 3} more" if count > 3 else ""
+        raise ConfigError(
+            f"{count} image file{'s' * (count > 1)} cannot be read: "
+            f"{', '.join(sorted(unreadable)[:3])}{more}; repair or remove "
+            f"{'them' if count > 1 else 'it'}"
+        )
+    return images
+
+
+def _decode(path: str) -> np.ndarray:
+    """Returns the file's image, uint8 [32, 32, 3]."""
+    with Image.open(path) as image:
+        if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip at 255
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        image = ImageOps.exif_transpose(image).convert("RGB")
+        size = (IMAGE_SIZE, IMAGE_SIZE)
+        if image.size != size:
+            image = ImageOps.fit(image, size, method=Image.Resampling.BILINEAR)
+        return np.asarray(image)

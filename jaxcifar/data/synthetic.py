@@ -1,0 +1,136 @@
+"""synthetic100: a hundred classes of drawn images, so that everything runs without a download.
+
+A class is a shape (5) × a color (5) × a texture (4). Everything else varies within a class: the
+shape's position, size and rotation, the texture's phase and scale, the exact hue, the background,
+the brightness, and noise. No single pixel tells the class; a small network gets most images right,
+not all.
+"""
+
+import functools
+import hashlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxcifar import cache
+from jaxcifar.console import ProgressBar
+from jaxcifar.data.dataset import Dataset
+
+SHAPES = ("disc", "square", "triangle", "ring", "cross")
+COLORS = ("red", "yellow", "green", "blue", "purple")
+TEXTURES = ("plain", "striped", "checked", "dotted")
+CLASS_NAMES = tuple(f"{t} {c} {s}" for s in SHAPES for c in COLORS for t in TEXTURES)
+
+_SIZE = 32
+_HUES = np.array([0.0, 0.15, 0.36, 0.6, 0.8], np.float32)  # of COLORS, as fractions of a turn
+# Images drawn by one device call. It is the same for every size of the data set, so that drawing is
+# compiled once: that takes longer than drawing several thousand images.
+_CHUNK = 1000
+
+
+def load(size: int = 0) -> tuple[Dataset, Dataset]:
+    """Returns the (train, test) images, drawn once and then kept in the cache.
+
+    The same size gives the same arrays on one kind of processor. The classes take turns, so each
+    has the same number of images, or one more.
+
+    Args:
+        size: number of training images; there are size // 5 test images (at least 1). 0: 50,000
+            and 10,000.
+    """
+    num_train = size or 50_000
+    num_images = num_train + max(1, num_train // 5)
+    source_digest = hashlib.blake2b(pathlib.Path(__file__).read_bytes(), digest_size=8).hexdigest()
+    images = cache.load_or_make(
+        cache.directory() / f"synthetic100-{num_images}-{source_digest}.npy",
+        lambda: _draw_all(num_images),
+        stale=f"synthetic100-{num_images}-*.npy",
+    )
+    labels = np.arange(num_images, dtype=np.int32) % len(CLASS_NAMES)
+    whole = Dataset(images, labels, CLASS_NAMES)
+    return whole.take(slice(num_train)), whole.take(slice(num_train, None))
+
+
+def _draw_all(num_images: int) -> np.ndarray:
+    print(f"Drawing {num_images:,} images; the next start reads them from the cache.")
+    images = np.empty((num_images, _SIZE, _SIZE, 3), np.uint8)
+    cpu = jax.local_devices(backend="cpu")[0]
+    with jax.default_device(cpu), ProgressBar("Drawing", num_images) as bar:
+        for low in range(0, num_images, _CHUNK):
+            rows = np.arange(low, low + _CHUNK)
+            drawn = np.asarray(_draw_chunk(rows, rows % len(CLASS_NAMES)))
+            images[low : low + _CHUNK] = drawn[: num_images - low]
+            bar.update(min(low + _CHUNK, num_images))
+    return images
+
+
+@jax.jit
+def _draw_chunk(rows: jax.Array, labels: jax.Array) -> jax.Array:
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(100)))(rows)
+    return jnp.round(jax.vmap(_draw)(keys, labels) * 255).astype(jnp.uint8)
+
+
+def _draw(key: jax.Array, label: jax.Array) -> jax.Array:
+    """Draws one image, float32 [32, 32, 3] in [0, 1], of class `label`."""
+    shape, color = label // 20, label // 4 % 5
+    texture = label % 4
+    keys = iter(jax.random.split(key, 16))
+
+    def uniform(low: float, high: float, size: tuple[int, ...] = ()) -> jax.Array:
+        return jax.random.uniform(next(keys), size, minval=low, maxval=high)
+
+    axis = (jnp.arange(_SIZE) + 0.5) / _SIZE * 2 - 1
+    y, x = jnp.meshgrid(axis, axis, indexing="ij")
+
+    # The shape, in its own coordinates: its center at 0, its half-width 1.
+    center, radius, angle = uniform(-0.35, 0.35, (2,)), uniform(0.4, 0.75), uniform(-0.5, 0.5)
+    u, v = (x - center[0]) / radius, (y - center[1]) / radius
+    u, v = jnp.cos(angle) * u + jnp.sin(angle) * v, jnp.cos(angle) * v - jnp.sin(angle) * u
+    r = jnp.hypot(u, v)
+    box = jnp.maximum(abs(u), abs(v))
+    distance = jnp.stack(
+        [
+            r - 0.95,
+            box - 0.85,
+            jnp.maximum(1.73 * abs(u) + v, -v * 1.6) - 0.9,
+            abs(r - 0.72) - 0.25,
+            jnp.maximum(jnp.minimum(abs(u), abs(v)) - 0.3, box - 0.95),
+        ]
+    )[shape]
+    mask = jnp.clip(0.5 - distance * radius * _SIZE / 2, 0, 1)  # an edge one pixel wide
+
+    # The texture, with a phase and scale of its own, darkens the shape's color.
+    frequency, phase = uniform(4.0, 6.0) * jnp.pi / 2, uniform(0.0, 6.28, (2,))
+    waves = jnp.sin(frequency * u / 0.8 + phase[0]), jnp.sin(frequency * v / 0.8 + phase[1])
+    pattern = jnp.stack(
+        [
+            jnp.zeros_like(u),
+            waves[0] > 0,
+            waves[0] * waves[1] > 0,
+            (waves[0] > 0.2) & (waves[1] > 0.2),
+        ]
+    )[texture]
+    hue = jnp.asarray(_HUES)[color] + uniform(-0.05, 0.05)
+    base_color = _hsv_to_rgb(hue, uniform(0.55, 1.0), uniform(0.65, 1.0))
+    foreground = base_color * (1 - pattern[..., None] * uniform(0.45, 0.85))
+
+    # The background: a gradient between two random colors, with a blob of a third.
+    end_colors = uniform(0.0, 0.9, (2, 3))
+    gradient = jnp.clip(0.5 + uniform(-0.5, 0.5) * x + uniform(-0.5, 0.5) * y, 0, 1)[..., None]
+    background = end_colors[0] * gradient + end_colors[1] * (1 - gradient)
+    blob_center, blob_color = uniform(-1.0, 1.0, (2,)), uniform(0.0, 1.0, (3,))
+    blob = jnp.exp(-8 * ((x - blob_center[0]) ** 2 + (y - blob_center[1]) ** 2))[..., None]
+    background = background * (1 - blob) + blob_color * blob
+
+    image = background * (1 - mask[..., None]) + foreground * mask[..., None]
+    brightness = uniform(0.7, 1.1)
+    noise = jax.random.normal(next(keys), image.shape) * 0.06
+    return jnp.clip(image * brightness + noise, 0, 1)
+
+
+def _hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns float32 [3] in [0, 1] for scalars: hue in turns (any real), the others in [0, 1]."""
+    sectors = (jnp.array([5.0, 3.0, 1.0]) + hue * 6) % 6
+    return value * (1 - saturation * jnp.clip(jnp.minimum(sectors, 4 - sectors), 0, 1))

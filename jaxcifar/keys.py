@@ -1,0 +1,252 @@
+"""The config's keys: their defaults, what they mean and what is valid.
+
+Keys of the config itself stand here. Those of models, optimizers, schedules and data sets are the
+parameters of the registered functions: `schedule.name` names a schedule, and every parameter of a
+schedule is a key `schedule.<parameter>`.
+"""
+
+import dataclasses
+import functools
+import operator
+from typing import Annotated, Any, Literal
+
+from jaxcifar import spec
+from jaxcifar.data import CIFAR_MEAN, CIFAR_STD, DATASETS
+from jaxcifar.models import MODELS
+from jaxcifar.optimizers import OPTIMIZERS
+from jaxcifar.registry import Registry
+from jaxcifar.schedules import SCHEDULES
+from jaxcifar.spec import (
+    Fraction,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenFraction,
+    Parameter,
+    PositiveFloat,
+    PositiveInt,
+    Probability,
+)
+
+Seed = Annotated[
+    int, spec.described("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
+]
+
+_CONFIG_KEYS = {
+    "seed": Parameter(Seed, 42, "seed of everything random"),
+    "num_epochs": Parameter(PositiveInt, 5, "passes over the training images"),
+    "batch_size": Parameter(PositiveInt, 128, "images in a training step, over all devices"),
+    "dtype": Parameter(
+        Literal["float32", "bfloat16"],
+        "float32",
+        "what layers compute in; parameters and statistics are float32",
+    ),
+    "steps_per_call": Parameter(
+        NonNegativeInt,
+        0,
+        "training steps that one device call makes (0: 1 on CPU, up to 64 elsewhere)",
+    ),
+    "data.val_fraction": Parameter(OpenFraction, 0.2, "share of the training images held out"),
+    "data.mean": Parameter(
+        tuple[Probability, Probability, Probability],
+        CIFAR_MEAN,
+        "subtracted from images in [0, 1], by channel",
+    ),
+    "data.std": Parameter(
+        tuple[(Annotated[float, spec.between(1e-3, 10)],) * 3],
+        CIFAR_STD,
+        "then divided by, by channel",
+    ),
+    "data.limit": Parameter(NonNegativeInt, 0, "train on this many images, drawn by seed (0: all)"),
+    "model.pretrained": Parameter(
+        str,
+        "",
+        "weights a resnet starts from: a directory made by scripts/port_torchvision.py, or "
+        "'torchvision' (ImageNet's, downloaded on first use)",
+    ),
+    "augment": Parameter(
+        str, "", "training images' transforms, such as 'random_crop(32, padding=4) | random_flip'"
+    ),
+    "mixup.prob": Parameter(Probability, 0.0, "probability that mixup is applied to a batch"),
+    "mixup.alpha": Parameter(PositiveFloat, 1.0, "mixup's weight is drawn from Beta(alpha, alpha)"),
+    "cutmix.prob": Parameter(Probability, 0.0, "probability that cutmix is applied to a batch"),
+    "cutmix.alpha": Parameter(PositiveFloat, 1.0, "cutmix's area is drawn from Beta(alpha, alpha)"),
+    "loss.label_smoothing": Parameter(
+        Fraction, 0.0, "share of a training target that is spread over all classes"
+    ),
+    "optimizer.lr": Parameter(PositiveFloat, 0.01, "learning rate, where the schedule starts"),
+    "optimizer.clip_norm": Parameter(
+        NonNegativeFloat, 0.0, "clip gradients to this global norm, as clip_grad_norm_ (0: no)"
+    ),
+    "schedule.interval": Parameter(
+        Literal["step", "epoch"], "epoch", "what the schedule counts (plateau: its warm-up)"
+    ),
+    "schedule.warmup": Parameter(
+        NonNegativeInt, 0, "intervals of linear warm-up before the schedule, as LinearLR"
+    ),
+    "schedule.start_factor": Parameter(
+        Annotated[float, spec.between(0, 1, "right")],
+        None,
+        "the warm-up starts at this fraction of the schedule's first value (default 1/3)",
+    ),
+    "schedule.steps_per_epoch": Parameter(
+        PositiveInt,
+        None,
+        "a schedule over the whole run has num_epochs times this many intervals, less the warm-up "
+        "(default: the intervals in an epoch)",
+    ),
+    "schedule.cycle_momentum": Parameter(
+        bool,
+        None,
+        "whether the schedule cycles the momentum (for Adam: beta1) too, where it can (default "
+        "True)",
+    ),
+    "early_stopping.patience": Parameter(
+        NonNegativeInt, 0, "stop after this many epochs without a better val_acc (0: never)"
+    ),
+    "ema.decay": Parameter(
+        Fraction,
+        0.0,
+        "average the parameters, with this decay a step, and score the average (0: no)",
+    ),
+    "checkpoint.every_epochs": Parameter(PositiveInt, 1, "epochs between checkpoints"),
+    "checkpoint.keep": Parameter(PositiveInt, 2, "how many of the last checkpoints to keep"),
+    "wandb.mode": Parameter(
+        Literal["auto", "online", "offline", "disabled"],
+        "auto",
+        "auto: $WANDB_MODE if set, else online when a key is configured, else offline",
+    ),
+    "wandb.project": Parameter(str, "jaxcifar", "Weights & Biases project"),
+    "wandb.histogram_every": Parameter(
+        NonNegativeInt, 0, "epochs between gradient histograms by layer (0: none)"
+    ),
+    "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),
+    "parallel.cpu_devices": Parameter(
+        NonNegativeInt, 0, "virtual devices on a CPU (0: one, the fastest where measured)"
+    ),
+}
+
+# Set when a config is loaded from a file, not by users.
+_INTERNAL_KEYS = {
+    "config_file": Parameter(str, "", "the config file"),
+    "config_sha256": Parameter(str, "", "its sha256"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Keys that come from the functions in a registry; `<group>.name` names one of these.
+
+    Where the group `refuses_unused` keys, setting one that the named function does not have is a
+    mistake. Where it `is_unset` all its keys are unset by default, elsewhere only those whose
+    functions differ in their default.
+    """
+
+    registry: Registry
+    default: str
+    meaning: str
+    refuses_unused: bool = False
+    is_unset: bool = False
+
+
+GROUPS = {
+    "data": Group(DATASETS, "cifar100", "the data set"),
+    "model": Group(MODELS, "simple_cnn", "the network", refuses_unused=True),
+    "optimizer": Group(OPTIMIZERS, "sgd", "the optimizer"),
+    "schedule": Group(SCHEDULES, "constant", "the learning-rate schedule", is_unset=True),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """One config key; a default of None means that it is unset.
+
+    `declarations` has what it may be: for a key of a group by the name of each function that has
+    such a parameter, for others under "".
+    """
+
+    default: Any
+    declarations: dict[str, Parameter]
+    is_internal: bool = False
+
+    @property
+    def owners(self) -> list[str]:
+        """The functions that use it; empty for a key of the config itself."""
+        return [name for name in self.declarations if name]
+
+    @property
+    def annotation(self) -> Any:
+        """What it may be, whatever the group's name."""
+        return functools.reduce(operator.or_, [p.annotation for p in self.declarations.values()])
+
+    @property
+    def type(self) -> type:
+        """The type of its values, or object if there are several."""
+        return spec.only_type(self.annotation)
+
+    def accepts(self, value: Any) -> bool:
+        """Returns whether a value is valid for any of its functions."""
+        return spec.accepts(self.annotation, value)
+
+    def mistake(self, name: str, value: Any) -> str:
+        """Returns what to say about a value that is not valid."""
+        texts = dict.fromkeys(parameter.valid for parameter in self.declarations.values())
+        meanings = dict.fromkeys(parameter.meaning for parameter in self.declarations.values())
+        return (
+            f"{name}={value!r} is not valid: it must be {', or '.join(texts)} "
+            f"({'; or '.join(meanings)})"
+        )
+
+    def help(self) -> list[str]:
+        """Returns lines that say what it means and what is valid."""
+        owners_by_text: dict[str, list[str]] = {}
+        for owner, parameter in self.declarations.items():
+            text = f"{parameter.meaning}{self._default_text(owner)} [{parameter.valid}]"
+            owners_by_text.setdefault(text, []).append(owner)
+        return [
+            f"{', '.join(owners)}: {text}" if any(owners) else text
+            for text, owners in owners_by_text.items()
+        ]
+
+    def _default_text(self, owner: str) -> str:
+        if not owner or self.default is not None:
+            return ""
+        default = self.declarations[owner].default
+        if default is spec.REQUIRED:
+            return " (required)"
+        return "" if default is None else f" (default {default!r})"
+
+
+def all_keys() -> dict[str, Key]:
+    """Returns every key by name, those of functions that config files have registered included."""
+    keys = {}
+    for name, parameter in _CONFIG_KEYS.items():
+        group = name.partition(".")[0]
+        if group in GROUPS and f"{group}.name" not in keys:
+            keys |= _group_keys(group)
+        keys[name] = Key(parameter.default, {"": parameter})
+    internal = {
+        name: Key(p.default, {"": p}, is_internal=True) for name, p in _INTERNAL_KEYS.items()
+    }
+    return keys | internal
+
+
+def _group_keys(group: str) -> dict[str, Key]:
+    registry = GROUPS[group].registry
+    names = Parameter(Literal[tuple(registry)], GROUPS[group].default, GROUPS[group].meaning)
+    keys = {f"{group}.name": Key(names.default, {"": names})}
+    for parameter in dict.fromkeys(
+        name for entry in registry.values() for name in entry.parameters
+    ):
+        declarations = {
+            owner: entry.parameters[parameter]
+            for owner, entry in registry.items()
+            if parameter in entry.parameters
+        }
+        meanings = [p.meaning for p in declarations.values() if p.meaning]
+        for owner, declared in declarations.items():  # described once for all, as Adam's for AdamW
+            if not declared.meaning and meanings:
+                declarations[owner] = dataclasses.replace(declared, meaning=meanings[0])
+        defaults = {p.default for p in declarations.values() if not p.is_required}
+        shared = defaults.pop() if len(defaults) == 1 and not GROUPS[group].is_unset else None
+        keys[f"{group}.{parameter}"] = Key(shared, declarations)
+    return keys

@@ -1,0 +1,88 @@
+"""A picture of what augmentation does to a config's training images.
+
+The first row shows original images, the next rows samples of the config's `augment`, and then every
+registered transform has a row to itself. Separate because it is the only part that draws.
+"""
+
+import pathlib
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image, ImageDraw
+
+from jaxcifar import augment, data
+from jaxcifar.rng import Stream, stream
+from jaxcifar.spec import ConfigError
+
+NUM_IMAGES, NUM_SAMPLES = 12, 4
+ZOOM, LABEL_WIDTH, GAP = 2, 330, 4  # a pixel's size, and widths in pixels of the picture
+
+Row = tuple[str, np.ndarray]  # a label, and images float32 [N, H, W, 3] in [0, 1]
+
+
+def write(config: ConfigDict, path: str | pathlib.Path) -> str:
+    """Writes the picture for a config and returns a line that says so.
+
+    Raises:
+        ConfigError: the path is not a .png file's, or cannot be written; the data cannot be read.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != ".png":
+        raise ConfigError(f"the output {str(path)!r} must be a file named *.png")
+    rows = make_rows(config)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(rows).save(path)
+    except OSError as error:
+        raise ConfigError(f"the output {str(path)!r} cannot be written: {error}") from None
+    return f"{len(rows)} rows of {len(rows[0][1])} images: {path}"
+
+
+def make_rows(config: ConfigDict) -> list[Row]:
+    """Returns the rows of the picture."""
+    images = data.load(config).train.images[:NUM_IMAGES] / np.float32(255)
+    labels_and_lines = [
+        (f"augment, sample {sample + 1}", config.augment)
+        for sample in range(NUM_SAMPLES if config.augment else 0)
+    ]
+    labels_and_lines += [(line, line) for line in example_lines()]
+    key = stream(config.seed, Stream.STEP)
+    rows, compiled = [("original", images)], {}
+    for index, (label, line) in enumerate(labels_and_lines):
+        if line not in compiled:
+            compiled[line] = jax.jit(jax.vmap(augment.parse(line, mean=config.data.mean)))
+        keys = jax.random.split(jax.random.fold_in(key, index), len(images))
+        rows.append((label, np.asarray(compiled[line](keys, images))))
+    return rows
+
+
+def example_lines() -> list[str]:
+    """Returns a line or more for every registered transform: its examples, or else its name. One
+    that has required parameters and no examples is left out.
+    """
+    lines = []
+    for name, entry in augment.TRANSFORMS.items():
+        needs_values = any(declared.is_required for declared in entry.parameters.values())
+        lines += entry.examples or ([] if needs_values else [name])
+    return lines
+
+
+def draw(rows: Sequence[Row]) -> Image.Image:
+    """Returns the picture of rows."""
+    count, height, width, _ = rows[0][1].shape
+    column_width, row_height = width * ZOOM + GAP, height * ZOOM + GAP
+    size = (LABEL_WIDTH + count * column_width, len(rows) * row_height + GAP)
+    picture = Image.new("RGB", size, "white")
+    pen = ImageDraw.Draw(picture)
+    for row, (label, images) in enumerate(rows):
+        top = GAP + row * row_height
+        pen.text((GAP, top + height * ZOOM // 2), label, fill="black", anchor="lm", font_size=13)
+        for column, image in enumerate(images):
+            pixels = np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
+            tile = Image.fromarray(pixels).resize(
+                (pixels.shape[1] * ZOOM, pixels.shape[0] * ZOOM), Image.Resampling.NEAREST
+            )
+            picture.paste(tile, (LABEL_WIDTH + column * column_width, top))
+    return picture

@@ -1,0 +1,219 @@
+"""The compiled functions of a config: init, train an epoch, evaluate, gradients by layer.
+
+A `Program` holds the data on the devices and everything that XLA compiles, and nothing of a run:
+no files, no progress, no reports. Training loops over it, and so does the benchmark.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from jaxcifar import batches, evaluate, metrics, models, optimizers, parallel, pretrained
+from jaxcifar import step as step_lib
+from jaxcifar.data import Splits
+from jaxcifar.models import functional
+from jaxcifar.rng import Stream, stream
+from jaxcifar.step import TrainState
+
+
+class Call(NamedTuple):
+    """What a device call of an epoch returns."""
+
+    state: TrainState
+    step_in_epoch: int  # steps of the epoch done after it
+    sums: metrics.Sums  # over the call's images, still on the device
+
+
+class Program:
+    """The compiled functions of a config on its data."""
+
+    def __init__(self, config: ConfigDict, mesh: Mesh, splits: Splits):
+        """Puts the data on every device of the mesh. Nothing is compiled before its first use.
+
+        Raises:
+            ConfigError: the data does not fit on the devices.
+        """
+        parallel.check_fits(mesh, sum(part.images.nbytes for part in splits))
+        self.config, self.mesh = config, mesh
+        self.num_classes = len(splits.train.class_names)
+        self.steps_per_epoch = math.ceil(len(splits.train) / config.batch_size)
+        self._replicated = parallel.replicated(mesh)
+        self._data = {
+            name: jax.device_put((part.images, part.labels), self._replicated)
+            for name, part in splits._asdict().items()
+        }
+        self.optimizer = optimizers.create(config)
+        abstract_model = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
+        self.graphdefs, _, _ = functional.split(abstract_model)
+        self._train_steps = jax.jit(
+            step_lib.make_train_steps(
+                self.graphdefs, self.optimizer, config, self.num_classes, mesh
+            ),
+            static_argnames=("steps", "batch_size"),
+            donate_argnames="state",
+            compiler_options=parallel.compiler_options(mesh),
+            out_shardings=self._replicated,
+        )
+        self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}  # by steps and batch size
+        self.num_calls = 0  # device calls that training has made
+        self._evaluate = evaluate.make_evaluate(self.graphdefs, config, mesh)
+
+    def init(self) -> TrainState:
+        """Returns the state before the first step, with pretrained weights where the config names
+        some, on every device.
+
+        Raises:
+            ConfigError: `model.pretrained` cannot be loaded, or belongs to another network.
+        """
+
+        def init(key: jax.Array, pretrained_arrays: dict[str, jax.Array]) -> TrainState:
+            _, *arrays = functional.split(self._create(key))
+            params, stats = (functional.insert(pretrained_arrays, tree) for tree in arrays)
+            return step_lib.init_state(params, stats, self.optimizer, self.config)
+
+        key = stream(self.config.seed, Stream.INIT)
+        arrays = pretrained.load(self.config, self.num_classes)
+        return jax.jit(init, out_shardings=self._replicated)(key, arrays)
+
+    def train_epoch(
+        self,
+        state: TrainState,
+        epoch: int,
+        hyperparameters: dict[str, np.ndarray],
+        first_step: int = 0,
+    ) -> Iterator[Call]:
+        """Trains to the end of an epoch, and yields after each device call is dispatched.
+
+        The state it is passed, and those it yields, are gone with the next call.
+
+        Args:
+            state: from which to go on.
+            epoch: number of epochs before this one.
+            hyperparameters: the optimizer's, float32 [steps_per_epoch] by name.
+            first_step: number of the epoch's steps that are done already.
+        """
+        images, labels = self._data["train"]
+        order = self.epoch_order(epoch)
+        step_key = self._stream(Stream.STEP)
+        calls = plan_calls(len(labels), self.config.batch_size, self._steps_per_call, first_step)
+        for index, steps, batch_size in calls:
+            inputs = (state, images, labels, order, hyperparameters, step_key, index)
+            if (steps, batch_size) not in self._compiled:
+                lowered = self._train_steps.lower(*inputs, steps=steps, batch_size=batch_size)
+                self._compiled[steps, batch_size] = lowered.compile()
+            state, sums = self._compiled[steps, batch_size](*inputs)
+            self.num_calls += 1
+            yield Call(state, index + steps, sums)
+
+    def epoch_order(self, epoch: int) -> jax.Array:
+        """Returns the order of the training images in the epoch after `epoch` others, int32 [N]."""
+        return self._shuffle(jax.random.fold_in(self._stream(Stream.SHUFFLE), epoch))
+
+    def evaluate(
+        self,
+        model: dict[str, functional.Arrays],
+        split: Literal["train", "val", "test"],
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> tuple[float, float]:
+        """Returns (mean loss, accuracy in percent) of a `TrainState.model` on a part of the data.
+
+        After every batch `on_batch` is called with the numbers of images dispatched so far and in
+        all.
+        """
+        images, labels = self._data[split]
+        return self._evaluate(**model, images=images, labels=labels, on_batch=on_batch)
+
+    def gradients(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Returns the gradient of the loss at the state by parameter, for the first batch_size
+        training images, not augmented.
+        """
+        images, labels = self._data["train"]
+        grads = functional.flatten(self._gradients(state, images, labels))
+        return {name: np.asarray(leaf) for name, leaf in grads.items()}
+
+    def describe_memory(self) -> str:
+        """Returns what the largest compiled training program needs of each device's memory."""
+        analyses = [compiled.memory_analysis() for compiled in self._compiled.values()]
+        analysis = max(analyses, key=lambda a: a.temp_size_in_bytes)
+        data_bytes = self._data["train"][0].nbytes
+        data, state, temporary = (
+            size / 1e6
+            for size in (
+                data_bytes,
+                analysis.argument_size_in_bytes - data_bytes,
+                analysis.temp_size_in_bytes,
+            )
+        )
+        return (
+            f"memory on each device: {data:,.0f} MB training images, {state:,.0f} MB state, "
+            f"{temporary:,.0f} MB for a step"
+        )
+
+    @property
+    def _steps_per_call(self) -> int:
+        full_steps = len(self._data["train"][1]) // self.config.batch_size
+        platform = self.mesh.devices.flat[0].platform
+        return self.config.steps_per_call or choose_steps_per_call(full_steps, platform)
+
+    def _create(self, key: jax.Array) -> nnx.Module:
+        return models.from_config(self.config, num_classes=self.num_classes, rngs=nnx.Rngs(key))
+
+    def _stream(self, which: Stream) -> jax.Array:
+        return stream(self.config.seed, which)
+
+    @functools.cached_property
+    def _shuffle(self) -> Callable[[jax.Array], jax.Array]:
+        num_images = len(self._data["train"][1])
+        return jax.jit(
+            lambda key: jax.random.permutation(key, num_images), out_shardings=self._replicated
+        )
+
+    @functools.cached_property
+    def _gradients(self) -> Callable:
+        loss_fn = step_lib.make_loss(self.graphdefs, self.config)
+        size = self.config.batch_size
+
+        @jax.jit
+        def gradients(state: TrainState, images: jax.Array, labels: jax.Array):
+            images = batches.normalize(images[:size], self.config)
+            targets = jax.nn.one_hot(labels[:size], self.num_classes)
+            key = self._stream(Stream.STEP)
+            grad_fn = jax.grad(loss_fn, has_aux=True)
+            return grad_fn(state.params, state.stats, images, targets, key)[0]
+
+        return gradients
+
+
+def choose_steps_per_call(full_steps: int, platform: str) -> int:
+    """Returns how many of an epoch's full steps one device call makes.
+
+    On a CPU 1: XLA runs convolutions inside a loop very slowly there. Elsewhere up to 64, so that
+    the host is out of the way; a divisor, where there is one above 15, to compile one length only.
+    """
+    if platform == "cpu":
+        return 1
+    divisors = [n for n in range(16, 65) if full_steps % n == 0]
+    return max(divisors, default=64)
+
+
+def plan_calls(
+    num_images: int, batch_size: int, steps_per_call: int, first_step: int = 0
+) -> Iterator[tuple[int, int, int]]:
+    """Yields an epoch's device calls as (index of the first step, steps, batch size), from the
+    step `first_step` on. The images left over at the end make a last, smaller batch.
+    """
+    num_full, rest = divmod(num_images, batch_size)
+    index = first_step
+    while index < num_full:
+        steps = min(steps_per_call, num_full - index)
+        yield index, steps, batch_size
+        index += steps
+    if rest and index == num_full:
+        yield index, 1, rest

@@ -1,0 +1,31 @@
+"""Narrow ResNets and weights drawn for them."""
+
+import numpy as np
+from flax import nnx
+from golden import make_resnet
+
+from jaxcifar import models, weights
+
+WIDTH = 8
+
+
+def abstract(name="resnet18", *, num_classes=1000, stem="imagenet", **arguments):
+    """A ResNet without its arrays; by default with torchvision's stem and classes."""
+    return nnx.eval_shape(
+        lambda: models.create(
+            name, num_classes=num_classes, rngs=nnx.Rngs(0), width=WIDTH, stem=stem, **arguments
+        )
+    )
+
+
+def draw(model, seed=0):
+    """A state dict for a ResNet, abstract or not."""
+    return make_resnet.draw_weights(weights.shapes(model), seed)
+
+
+def assert_same(ours, theirs):
+    """The same names and the same bits."""
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value)
+        assert ours[name].dtype == value.dtype

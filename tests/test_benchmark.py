@@ -1,0 +1,38 @@
+"""A smoke test of scripts/benchmark.py: our side alone, on a few images."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+
+
+def test_figures_of_our_side(pytestconfig, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(
+        tmp_path / "data.npz",
+        train_images=rng.integers(0, 256, (256, 32, 32, 3), dtype=np.uint8),
+        train_labels=rng.integers(0, 100, 256),
+        test_images=rng.integers(0, 256, (64, 32, 32, 3), dtype=np.uint8),
+        test_labels=rng.integers(0, 100, 64),
+    )
+    command = [sys.executable, "scripts/benchmark.py", "--model=simple_cnn", "--peer=none"]
+    command += ["--rounds=1", f"--data={tmp_path}/data.npz", f"--output={tmp_path}/out.json"]
+    done = subprocess.run(
+        command, cwd=pytestconfig.rootpath, env=os.environ, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "out.json").read_text())
+    figures = report["figures"]
+    for title in ("training step, batch 128", "training step, batch 64", "evaluation"):
+        assert figures[f"simple_cnn: {title}, images/s"]["jaxcifar"]["median"] > 0
+    assert figures["simple_cnn: training step, batch 128, images/s"]["utilization"] < 1.5
+    assert done.stdout.count("| simple_cnn: ") == 3
+
+
+def test_a_missing_data_file_is_a_plain_error(pytestconfig):
+    command = [sys.executable, "scripts/benchmark.py", "--data=nosuch.npz"]
+    done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "error: --data='nosuch.npz' is not a file\n"

@@ -1,0 +1,112 @@
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxcifar import config as config_lib
+from jaxcifar import data
+from jaxcifar.data import folder
+from jaxcifar.spec import ConfigError
+
+
+@pytest.fixture
+def folder_config(image_folder):
+    config = config_lib.default()
+    config.data.name = "folder"
+    config.data.dir = str(image_folder)
+    return config
+
+
+def test_folder_reads_every_size_and_mode(folder_config):
+    splits = data.load(folder_config)
+    assert [len(part) for part in splits] == [16, 4, 8]
+    assert splits.train.class_names == ("bright", "dark")
+    means = splits.test.images.mean((1, 2, 3))
+    np.testing.assert_array_equal(means < 128, splits.test.labels == 1)
+
+
+def test_images_of_the_right_size_are_left_as_they_are(folder_config, image_folder):
+    _, test = folder.load(str(image_folder))
+    with Image.open(image_folder / "test" / "bright" / "00.png") as image:
+        np.testing.assert_array_equal(test.images[0], np.asarray(image))
+
+
+def test_other_sizes_are_cropped_then_resized(image_folder):
+    path = image_folder / "test" / "bright" / "01.png"
+    wide = np.zeros((64, 128, 3), np.uint8)
+    wide[:, 32:96] = 200  # the central square
+    Image.fromarray(wide).save(path)
+    _, test = folder.load(str(image_folder))
+    np.testing.assert_array_equal(test.images[1][:, 1:-1], 200)  # the filter reaches 1 outside
+
+
+def test_sixteen_bit_grayscale_keeps_its_range(image_folder):
+    path = image_folder / "test" / "bright" / "00.png"
+    Image.fromarray(np.full((32, 32), 0x8000, np.uint16)).save(path)
+    _, test = folder.load(str(image_folder))
+    np.testing.assert_array_equal(test.images[0], 128)
+
+
+def test_cache_serves_the_second_start_and_follows_changes(image_folder, monkeypatch):
+    before, _ = folder.load(str(image_folder))
+    with monkeypatch.context() as patch:
+        patch.setattr("PIL.Image.open", lambda path: pytest.fail("decoded again"))
+        again, _ = folder.load(str(image_folder))
+    assert again.fingerprint() == before.fingerprint()
+    time.sleep(0.01)  # a new modification time
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(image_folder / "train/bright/00.png")
+    changed, _ = folder.load(str(image_folder))
+    assert changed.images[0].max() == 0
+
+
+def test_damaged_cache_is_replaced(image_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path / "cache"))
+    before, _ = folder.load(str(image_folder))
+    (cache,) = (tmp_path / "cache").iterdir()
+    cache.write_bytes(cache.read_bytes()[:500])
+    again, _ = folder.load(str(image_folder))
+    assert again.fingerprint() == before.fingerprint()
+
+
+def test_unreadable_files_are_named(image_folder):
+    (image_folder / "train" / "dark" / "00.png").write_bytes(b"not a picture")
+    (image_folder / "train" / "dark" / "01.png").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"2 image files cannot be read: .*dark/00\.png.* them$"):
+        folder.load(str(image_folder))
+    (image_folder / "train" / "dark" / "01.png").unlink()
+    with pytest.raises(ConfigError, match=r"1 image file cannot be read: .* remove it$"):
+        folder.load(str(image_folder))
+
+
+def test_hidden_and_other_files_are_ignored(image_folder):
+    (image_folder / "train" / "dark" / ".DS_Store").write_bytes(b"x")
+    (image_folder / "train" / "dark" / "notes.txt").write_text("x")
+    train, _ = folder.load(str(image_folder))
+    assert len(train) == 20
+
+
+def test_long_decoding_is_announced(image_folder, monkeypatch, capsys):
+    folder.load(str(image_folder))
+    assert "Decoding" not in capsys.readouterr().out  # so few take no time
+    monkeypatch.setattr(folder, "QUICK", 20)
+    (image_folder / "train" / "dark" / "00.png").unlink()
+    folder.load(str(image_folder))
+    assert "Decoding 27 images; the next start reads" in capsys.readouterr().out
+
+
+def test_broken_folders_are_refused(image_folder, tmp_path):
+    with pytest.raises(ConfigError, match="is not a folder"):
+        folder.load(str(tmp_path / "nowhere"))
+    (image_folder / "test" / "unknown").mkdir()
+    with pytest.raises(ConfigError, match="train lacks: unknown"):
+        folder.load(str(image_folder))
+    (image_folder / "train" / "unknown").mkdir()
+    with pytest.raises(ConfigError, match="unknown' holds no image files"):
+        folder.load(str(image_folder))
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="no folder 'test'"):
+        folder.load(str(tmp_path / "empty"))
+    (tmp_path / "empty" / "test").mkdir()
+    with pytest.raises(ConfigError, match="at least 2 class folders, and has 0"):
+        folder.load(str(tmp_path / "empty"))

@@ -1,0 +1,52 @@
+import os
+import signal
+import time
+
+import pytest
+
+from jaxcifar.signals import stop_signals
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+def number(request):
+    """A signal, handled as in a foreground process, whatever the tests' own parent ignores."""
+    handler = signal.default_int_handler if request.param == signal.SIGINT else signal.SIG_DFL
+    previous = signal.signal(request.param, handler)
+    yield request.param
+    signal.signal(request.param, previous)
+
+
+def send(number):
+    os.kill(os.getpid(), number)
+    time.sleep(0.01)  # Python runs handlers between bytecodes
+
+
+def test_the_first_signal_is_received_and_the_handlers_are_as_before_after_it(number):
+    before = signal.getsignal(number)
+    with stop_signals() as stop:
+        assert not stop
+        send(number)
+        assert stop == [number]
+        assert signal.getsignal(number) == before  # so that a second one acts at once
+    assert signal.getsignal(number) == before
+
+
+def test_a_second_sigint_acts_at_once():
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with stop_signals() as stop:
+            send(signal.SIGINT)
+            assert stop
+            with pytest.raises(KeyboardInterrupt):
+                send(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def test_an_ignored_signal_stays_ignored(number):
+    """As SIGINT is in a job that a non-interactive shell runs in the background."""
+    signal.signal(number, signal.SIG_IGN)
+    with stop_signals() as stop:
+        send(number)
+        assert stop == []
+    assert signal.getsignal(number) == signal.SIG_IGN
