@@ -6,7 +6,6 @@ single keys on top (`--config.optimizer.lr=0.1`). Which keys there are, and what
 declared in `keys` and in the signatures that it reads.
 """
 
-import difflib
 import hashlib
 import json
 import pathlib
@@ -19,6 +18,7 @@ from ml_collections import ConfigDict, config_dict
 from jaxcifar import keys as keys_lib
 from jaxcifar import spec
 from jaxcifar.keys import GROUPS, Key
+from jaxcifar.registry import suggest
 from jaxcifar.spec import ConfigError
 
 # Keys that say where things are, how often to save and when to stop, or that change only float
@@ -96,7 +96,7 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     """
     key = keys_lib.all_keys().get(name)
     if key is None or key.is_internal:
-        raise ConfigError(_unknown(name))
+        raise _unknown_key(name)
     try:
         value = spec.from_text(key.annotation, text)
     except ValueError:
@@ -114,7 +114,7 @@ def validate(config: ConfigDict) -> None:
     keys = keys_lib.all_keys()
     for name in values:
         if name not in keys:
-            raise ConfigError(_unknown(name))
+            raise _unknown_key(name)
     for name, key in keys.items():
         if name not in values:
             raise ConfigError(f"config.{name} is missing: start from jaxcifar.config.default()")
@@ -239,11 +239,13 @@ def _set(config: ConfigDict, name: str, value: Any) -> None:
         node[leaf] = value
 
 
-def _unknown(name: str) -> str:
+def _unknown_key(name: str) -> ConfigError:
     names = [known for known, key in keys_lib.all_keys().items() if not key.is_internal]
     members = [known for known in names if known.startswith(f"{name}.")]
     if members:
-        return f"config.{name} is a group, not a key; its keys are {', '.join(members)}"
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "--help lists every key"
-    return f"config.{name} does not exist; {hint}"
+        return ConfigError(
+            f"config.{name} is a group, not a key; its keys are {', '.join(members)}"
+        )
+    if near := suggest(name, names, count=3, cutoff=0.5):
+        return ConfigError(f"config.{name} does not exist; did you mean {' or '.join(near)}?")
+    return ConfigError(f"config.{name} does not exist", command_hint="--help lists all keys")

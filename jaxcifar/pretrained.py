@@ -73,6 +73,11 @@ def load(config: ConfigDict, num_classes: int) -> dict[str, np.ndarray]:
         return {}
     directory = pathlib.Path(model_config.pretrained)
     if model_config.pretrained == "torchvision":
+        if model_config.name not in TORCHVISION:
+            raise ConfigError(
+                f"config.model.pretrained='torchvision' has no weights for {model_config.name!r}; "
+                f"it has those of {', '.join(TORCHVISION)}"
+            )
         source = TORCHVISION[model_config.name]
         directory = cache.directory() / "torchvision" / f"{model_config.name}-{source.sha256[:8]}"
         if not directory.exists():

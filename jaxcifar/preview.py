@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from jaxcifar import augment, data
+from jaxcifar import augment, data, parallel
 from jaxcifar.rng import Stream, stream
 from jaxcifar.spec import ConfigError
 
@@ -42,6 +42,7 @@ def write(config: ConfigDict, path: str | pathlib.Path) -> str:
 
 def make_rows(config: ConfigDict) -> list[Row]:
     """Returns the rows of the picture."""
+    parallel.setup(config)
     images = data.load(config).train.images[:NUM_IMAGES] / np.float32(255)
     labels_and_lines = [
         (f"augment, sample {sample + 1}", config.augment)

@@ -4,7 +4,8 @@ import numpy as np
 from flax import nnx
 from golden import make_resnet
 
-from jaxcifar import models, weights
+from jaxcifar import models, pretrained, weights
+from jaxcifar.models import functional
 
 WIDTH = 8
 
@@ -29,3 +30,18 @@ def assert_same(ours, theirs):
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value)
         assert ours[name].dtype == value.dtype
+
+
+def port(state_dict, directory):
+    """Writes a state dict as a file, ports it, and returns the ported directory."""
+    pretrained.write(state_dict, directory / "file.safetensors")
+    pretrained.port(directory / "file.safetensors", directory / "ported")
+    return directory / "ported"
+
+
+def ported_state_dict(directory):
+    """Returns a port's tensors under torchvision's names."""
+    description, arrays = pretrained.load_port(directory)
+    model = nnx.eval_shape(lambda: models.create(**description, rngs=nnx.Rngs(0)))
+    nnx.update(model, functional.insert(arrays, nnx.to_pure_dict(nnx.state(model))))
+    return weights.to_torchvision(model)

@@ -25,31 +25,42 @@ def prepare(config, images, labels):
 
 def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     images, labels = images_and_labels
-    found, targets = prepare(small_config, images, labels)
+    normalized, targets = prepare(small_config, images, labels)
     expected = (images / 255 - np.array(small_config.data.mean)) / np.array(small_config.data.std)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(normalized, expected, atol=1e-5)
     np.testing.assert_array_equal(targets.argmax(-1), labels)
     np.testing.assert_allclose(batches.normalize(images, small_config), expected, atol=1e-5)
 
 
-def test_what_a_step_gets_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):
-    """To float rounding, which differs between two compiled programs."""
+def test_a_steps_batch_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):
+    """To float32 rounding, which differs between two compiled programs. Where an operation rounds
+    to 8-bit levels or compares with a threshold, rounding can move a pixel by more: rarely.
+    """
     small_config.augment = PART3
+    images, labels = images_and_labels
+    three, _ = prepare(small_config, images[:3], labels[:3])
+    two, _ = prepare(small_config, images[:2], labels[:2])
+    difference = abs(np.asarray(three[1]) - np.asarray(two[1]))
+    assert (difference > 1e-4).mean() < 1e-3
+
+
+def test_a_steps_mixing_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):
+    """To float32 rounding of weighted sums of values up to 2.1."""
     small_config.mixup.prob = small_config.cutmix.prob = 0.5
     images, labels = images_and_labels
-    together = prepare(small_config, images, labels)
+    four = prepare(small_config, images, labels)
     for step in (1, 2):
-        alone = prepare(small_config, images[: step + 1], labels[: step + 1])
-        for a, b in zip(together, alone, strict=True):
-            np.testing.assert_allclose(a[step], b[step], atol=1e-4)
+        fewer = prepare(small_config, images[: step + 1], labels[: step + 1])
+        for a, b in zip(four, fewer, strict=True):
+            np.testing.assert_allclose(a[step], b[step], atol=1e-5)
 
 
 def test_every_image_is_augmented_by_itself_and_anew_each_step(small_config):
     small_config.augment = PART3
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     images = np.broadcast_to(image, (2, 12, 32, 32, 3))
-    found, _ = prepare(small_config, images, np.zeros((2, 12), np.int32))
-    assert len({np.asarray(x).tobytes() for x in found.reshape(24, -1)}) == 24
+    augmented, _ = prepare(small_config, images, np.zeros((2, 12), np.int32))
+    assert len({np.asarray(x).tobytes() for x in augmented.reshape(24, -1)}) == 24
 
 
 def test_mixing_mixes_targets_with_the_images(small_config, images_and_labels):

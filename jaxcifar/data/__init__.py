@@ -16,7 +16,7 @@ from jaxcifar.data.dataset import Dataset
 from jaxcifar.registry import Registry
 from jaxcifar.spec import ConfigError, NonNegativeInt
 
-# By channel, over images in [0, 1]; the mission's, used for every data set
+# CIFAR-100's by channel, over images in [0, 1], as the study rounds them; for every data set
 CIFAR_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR_STD = (0.2675, 0.2565, 0.2761)
 
@@ -110,7 +110,7 @@ def synthetic100(*, synthetic_size: NonNegativeInt = 0) -> tuple[Dataset, Datase
     return synthetic.load(synthetic_size)
 
 
-@DATASETS.register("folder")  # its function's name would hide the module's
+@DATASETS.register("folder")  # a function of this name would hide the module
 def image_folder(
     *, dir: Annotated[str, spec.described("the path of a folder", bool)]
 ) -> tuple[Dataset, Dataset]:
