@@ -7,7 +7,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from jaxcifar import config as config_lib
-from jaxcifar.keys import all_keys
+from jaxcifar.config_keys import all_keys
 from jaxcifar.progress import DivergedError
 from jaxcifar.spec import ConfigError
 

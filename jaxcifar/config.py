@@ -15,9 +15,8 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxcifar import keys as keys_lib
-from jaxcifar import spec
-from jaxcifar.keys import GROUPS, Key
+from jaxcifar import config_keys, spec
+from jaxcifar.config_keys import GROUPS, Key
 from jaxcifar.registry import suggest
 from jaxcifar.spec import ConfigError
 
@@ -40,7 +39,7 @@ _FREE_ON_RESUME = (
 def default() -> ConfigDict:
     """Returns a new config with every key at its default, locked against unknown keys."""
     config = ConfigDict()
-    for name, key in keys_lib.all_keys().items():
+    for name, key in config_keys.all_keys().items():
         node = config
         *groups, leaf = name.split(".")
         for group in groups:
@@ -94,7 +93,7 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     Raises:
         ConfigError: the key does not exist, or the string does not parse as its type.
     """
-    key = keys_lib.all_keys().get(name)
+    key = config_keys.all_keys().get(name)
     if key is None or key.is_internal:
         raise _unknown_key(name)
     try:
@@ -111,7 +110,7 @@ def validate(config: ConfigDict) -> None:
         ConfigError: naming the key, the value and what is valid.
     """
     values = dict(_flatten(config))
-    keys = keys_lib.all_keys()
+    keys = config_keys.all_keys()
     for name in values:
         if name not in keys:
             raise _unknown_key(name)
@@ -153,7 +152,7 @@ def from_json(text: str) -> ConfigDict:
     those that are not known here (a config file's own) are left out.
     """
     config = default()
-    keys = keys_lib.all_keys()
+    keys = config_keys.all_keys()
     for name, value in _flatten(ConfigDict(json.loads(text))):
         if name in keys:
             _set(config, name, tuple(value) if isinstance(value, list | tuple) else value)
@@ -164,7 +163,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Returns one line for each key that forbids resuming `old`'s run with `new`."""
     lines = []
     before, after = dict(_flatten(old)), dict(_flatten(new))
-    for name in keys_lib.all_keys():
+    for name in config_keys.all_keys():
         may_differ = name.startswith(_FREE_ON_RESUME) or (
             name == "num_epochs" and after[name] >= before[name]
         )
@@ -179,7 +178,7 @@ def describe(config: ConfigDict | None = None) -> str:
     """
     values = dict(_flatten(config or default()))
     lines = []
-    for name, key in keys_lib.all_keys().items():
+    for name, key in config_keys.all_keys().items():
         if not key.is_internal:
             value = "unset" if values[name] is None else repr(values[name])
             lines.append(f"  --config.{name}={value}")
@@ -240,7 +239,7 @@ def _set(config: ConfigDict, name: str, value: Any) -> None:
 
 
 def _unknown_key(name: str) -> ConfigError:
-    names = [known for known, key in keys_lib.all_keys().items() if not key.is_internal]
+    names = [known for known, key in config_keys.all_keys().items() if not key.is_internal]
     members = [known for known in names if known.startswith(f"{name}.")]
     if members:
         return ConfigError(

@@ -1,7 +1,7 @@
 """PyTorch's optimizers: one function each, whose signature declares the `optimizer.*` keys it uses.
 
-Importing this does not import JAX: what an optimizer is made of, `updates`, is imported when it is
-created.
+Importing this does not import JAX: what an optimizer is made of (`gradient_transforms`) is imported
+when it is created.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     """
     import optax
 
-    from jaxcifar import updates
+    from jaxcifar import gradient_transforms
 
     entry = OPTIMIZERS[config.optimizer.name]
     arguments = entry.arguments(config.optimizer)
@@ -48,7 +48,11 @@ def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
         scheduled = {entry.momentum: momentum} if entry.momentum else {}
         update = entry.function(lr, **scheduled, **arguments)
         clip_norm = config.optimizer.clip_norm
-        return optax.chain(updates.clip_by_global_norm(clip_norm), update) if clip_norm else update
+        return (
+            optax.chain(gradient_transforms.clip_by_global_norm(clip_norm), update)
+            if clip_norm
+            else update
+        )
 
     return optax.inject_hyperparams(build)(**initial)
 
@@ -85,10 +89,10 @@ def sgd(
     """
     import optax
 
-    from jaxcifar import updates
+    from jaxcifar import gradient_transforms
 
     return optax.chain(
-        updates.add_decayed_weights(weight_decay, decay_norms_and_biases),
+        gradient_transforms.add_decayed_weights(weight_decay, decay_norms_and_biases),
         optax.trace(momentum, nesterov=nesterov),
         optax.scale_by_learning_rate(lr),
     )
@@ -116,11 +120,11 @@ def adam(
     """
     import optax
 
-    from jaxcifar import updates
+    from jaxcifar import gradient_transforms
 
     return optax.chain(
-        updates.add_decayed_weights(weight_decay, decay_norms_and_biases),
-        updates.scale_by_adam(b1, b2, eps),
+        gradient_transforms.add_decayed_weights(weight_decay, decay_norms_and_biases),
+        gradient_transforms.scale_by_adam(b1, b2, eps),
         optax.scale_by_learning_rate(lr),
     )
 
@@ -140,10 +144,10 @@ def adamw(
     """
     import optax
 
-    from jaxcifar import updates
+    from jaxcifar import gradient_transforms
 
     return optax.chain(
-        updates.scale_by_adam(b1, b2, eps),
+        gradient_transforms.scale_by_adam(b1, b2, eps),
         optax.scale_by_learning_rate(lr),
-        updates.decouple_weight_decay(lr, weight_decay, decay_norms_and_biases),
+        gradient_transforms.decouple_weight_decay(lr, weight_decay, decay_norms_and_biases),
     )

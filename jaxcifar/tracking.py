@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar.console import ProgressBar
+from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
 

@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 
 from jaxcifar import __version__, data, metrics, parallel
 from jaxcifar.checkpoint import Checkpoints
-from jaxcifar.hyperparameters import Schedule
 from jaxcifar.program import Call, Program
 from jaxcifar.progress import DivergedError, Progress, check_finite
 from jaxcifar.run import Run
+from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.signals import stop_signals
 from jaxcifar.spec import ConfigError
 from jaxcifar.step import TrainState
@@ -48,7 +48,7 @@ def train(run: Run) -> dict[str, Any]:
     mesh = parallel.setup(config)
     splits = data.load(config)
     program = Program(config, mesh, splits)
-    schedule = Schedule(config, program.steps_per_epoch)
+    schedule = RunSchedule(config, program.steps_per_epoch)
     checkpoints = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
     fingerprint = splits.train.fingerprint()
     state, progress = program.init(), Progress(fingerprint, config.num_epochs)
@@ -92,7 +92,7 @@ def train(run: Run) -> dict[str, Any]:
 def _train_epochs(
     config: ConfigDict,
     program: Program,
-    schedule: Schedule,
+    schedule: RunSchedule,
     state: TrainState,
     progress: Progress,
     checkpoints: Checkpoints,
@@ -160,7 +160,7 @@ def _introduce(
     )
 
 
-def _introduce_resumed(tracker: Tracker, schedule: Schedule, progress: Progress) -> None:
+def _introduce_resumed(tracker: Tracker, schedule: RunSchedule, progress: Progress) -> None:
     step = progress.epoch * schedule.steps_per_epoch + progress.step_in_epoch
     tracker.info(f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps")
     if change := schedule.describe_extension(progress.num_epochs, progress.epoch, step):
@@ -169,7 +169,7 @@ def _introduce_resumed(tracker: Tracker, schedule: Schedule, progress: Progress)
 
 def _train_epoch(
     program: Program,
-    schedule: Schedule,
+    schedule: RunSchedule,
     state: TrainState,
     progress: Progress,
     tracker: Tracker,

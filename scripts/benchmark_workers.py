@@ -50,8 +50,8 @@ class JaxWorker:
 
         from jaxcifar import config
         from jaxcifar.data import Dataset, Splits
-        from jaxcifar.hyperparameters import Schedule
         from jaxcifar.program import Program
+        from jaxcifar.run_schedule import RunSchedule
 
         c = config.load(str(ROOT / "configs" / f"part{part}.py"))
         c.batch_size = batch_size
@@ -66,7 +66,7 @@ class JaxWorker:
         test = Dataset(test_x[:test_images], test_y[:test_images].astype(np.int32), names)
         self.config, self.train_images = c, train.images
         self.program = Program(c, self.mesh, Splits(train, test, test))
-        self.values = Schedule(c, self.program.steps_per_epoch).epoch_values(0)
+        self.values = RunSchedule(c, self.program.steps_per_epoch).epoch_values(0)
         self.state = self.program.init()
         self.epoch()
         return {"train": len(train), "test": len(test)}

@@ -2,7 +2,7 @@ import pytest
 
 from jaxcifar import config as config_lib
 from jaxcifar.config import ConfigError
-from jaxcifar.keys import GROUPS, all_keys
+from jaxcifar.config_keys import GROUPS, all_keys
 
 
 def test_default_is_valid_and_complete():

@@ -8,7 +8,7 @@ from golden import make_optimizers
 
 from jaxcifar import config as config_lib
 from jaxcifar import optimizers
-from jaxcifar.hyperparameters import Schedule
+from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "optimizers.npz")
@@ -31,7 +31,7 @@ def params_after(name, arguments, clip_norm, one_cycle, dtype):
         for key, value in make_optimizers.ONE_CYCLE.items():
             if key != "total_steps":
                 config.schedule[key] = value
-    schedule = Schedule(config, steps_per_epoch=1)
+    schedule = RunSchedule(config, steps_per_epoch=1)
 
     start, grads = make_optimizers.recorded()
     optimizer = optimizers.create(config)

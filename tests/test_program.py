@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jaxcifar import data, parallel
-from jaxcifar.hyperparameters import Schedule
 from jaxcifar.program import Program, choose_steps_per_call, plan_calls
+from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
 
 
@@ -15,7 +15,7 @@ def program(small_config):
 
 
 def test_an_epoch_trains_on_every_image_once(program, small_config):
-    schedule = Schedule(small_config, program.steps_per_epoch)
+    schedule = RunSchedule(small_config, program.steps_per_epoch)
     state = program.init()
     before = program.evaluate(state.model, "train")
     calls = [
@@ -32,7 +32,7 @@ def test_an_epoch_trains_on_every_image_once(program, small_config):
 
 def test_an_epoch_can_be_entered_in_its_middle(program, small_config):
     """To the same state, bit for bit: the programs are the same."""
-    values = Schedule(small_config, program.steps_per_epoch).epoch_values(0)
+    values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
     *_, whole = program.train_epoch(program.init(), 0, values)
     calls = program.train_epoch(program.init(), 0, values)
     state = next(call.state for call in calls if call.step_in_epoch == 6)
@@ -42,7 +42,7 @@ def test_an_epoch_can_be_entered_in_its_middle(program, small_config):
 
 
 def test_memory_is_described_once_a_program_is_compiled(program, small_config):
-    values = Schedule(small_config, program.steps_per_epoch).epoch_values(0)
+    values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
     next(program.train_epoch(program.init(), 0, values))
     assert "MB training images" in program.describe_memory()
 

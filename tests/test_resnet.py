@@ -10,9 +10,9 @@ from flax import nnx
 from golden import make_resnet
 
 from jaxcifar import data, models, parallel, weights
-from jaxcifar.hyperparameters import Schedule
 from jaxcifar.models import functional, resnet
 from jaxcifar.program import Program
+from jaxcifar.run_schedule import RunSchedule
 
 TOLERANCE = {"resnet18": 1e-5, "resnet34": 1e-4, "resnet50": 1e-4}
 STATISTICS_TOLERANCE = {"resnet18": 1e-4, "resnet34": 1e-4, "resnet50": 1e-3}
@@ -250,7 +250,7 @@ def test_a_narrow_resnet_follows_pytorchs_losses_for_3_steps(small_config):
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
     )
-    schedule = Schedule(small_config, program.steps_per_epoch)
+    schedule = RunSchedule(small_config, program.steps_per_epoch)
     order = np.asarray(program.epoch_order(0))
     calls = program.train_epoch(state, 0, schedule.epoch_values(0))
     for index, call in enumerate(calls):
@@ -278,7 +278,7 @@ def test_full_width_resnet18_takes_steps_on_real_images(small_config):
     splits = data.load(small_config)
     batch = splits.train.take(slice(small_config.batch_size))
     program = Program(small_config, parallel.setup(small_config), data.Splits(batch, batch, batch))
-    schedule = Schedule(small_config, program.steps_per_epoch)
+    schedule = RunSchedule(small_config, program.steps_per_epoch)
     state, losses = program.init(), []
     for epoch in range(6):  # of one step each
         (call,) = program.train_epoch(state, epoch, schedule.epoch_values(epoch))

@@ -5,8 +5,8 @@ from jax.sharding import AxisType
 
 from jaxcifar import batches, data, parallel
 from jaxcifar import step as step_lib
-from jaxcifar.hyperparameters import Schedule
 from jaxcifar.program import Program
+from jaxcifar.run_schedule import RunSchedule
 
 
 def train_steps(config, num_steps, num_devices=None):
@@ -150,7 +150,7 @@ def test_simple_cnn_follows_pytorchs_losses_for_50_steps(small_config):
     )
     halving = torch.optim.lr_scheduler.StepLR(sgd, 20, 0.5)
 
-    schedule = Schedule(small_config, program.steps_per_epoch)
+    schedule = RunSchedule(small_config, program.steps_per_epoch)
     ours, theirs = [], []
     for epoch in range(6):
         order = np.asarray(program.epoch_order(epoch)).reshape(-1, 50)

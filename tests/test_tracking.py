@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxcifar import console
+from jaxcifar import progress_bar
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
 from jaxcifar.tracking import Tracker
@@ -27,7 +27,7 @@ def start_tracker(config, workdir):
 
 
 def test_plain_lines_and_jsonl(small_config, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(console, "PLAIN_SECONDS", -1)
+    monkeypatch.setattr(progress_bar, "PLAIN_SECONDS", -1)
     with start_tracker(small_config, tmp_path) as tracker:
         tracker.update(1, 5, 2.0, 40.0, 900.0)
         tracker.log_epoch(RECORD)

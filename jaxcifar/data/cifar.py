@@ -17,10 +17,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from jaxcifar import cache
-from jaxcifar.console import ProgressBar
 from jaxcifar.data import cifar_archive
 from jaxcifar.data.cifar_archive import PIXELS, SIZES, check_labels
 from jaxcifar.data.dataset import Dataset
+from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.spec import ConfigError
 
 MIRRORS = {  # Hugging Face data set, folder of its parquet files, label columns

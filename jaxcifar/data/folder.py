@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxcifar import cache
-from jaxcifar.console import ProgressBar
 from jaxcifar.data.dataset import Dataset
+from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.spec import ConfigError
 
 IMAGE_SIZE = 32

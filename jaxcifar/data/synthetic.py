@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcifar import cache
-from jaxcifar.console import ProgressBar
 from jaxcifar.data.dataset import Dataset
+from jaxcifar.progress_bar import ProgressBar
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
 COLORS = ("red", "yellow", "green", "blue", "purple")

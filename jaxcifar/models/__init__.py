@@ -75,8 +75,8 @@ def from_config(config: ConfigDict, *, num_classes: int, rngs: nnx.Rngs) -> nnx.
     )
 
 
-@model
-def simple_cnn(
+@model("simple_cnn")  # its own name would hide the module
+def make_simple_cnn(
     *,
     num_classes: int,
     rngs: nnx.Rngs,
@@ -114,7 +114,7 @@ def _check_resnet(*, head: str, head_hidden: tuple, head_dropout: tuple, **_) ->
 
 def _register_resnet(name: str) -> None:
     @model(name, check=_check_resnet, in_torchvision=True)
-    def resnet(
+    def make_resnet(
         *,
         num_classes: int,
         rngs: nnx.Rngs,
@@ -163,8 +163,8 @@ def _check_wide_resnet(*, depth: int, **_) -> None:
         )
 
 
-@model(check=_check_wide_resnet)
-def wide_resnet(
+@model("wide_resnet", check=_check_wide_resnet)
+def make_wide_resnet(
     *,
     num_classes: int,
     rngs: nnx.Rngs,

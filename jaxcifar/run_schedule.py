@@ -15,7 +15,7 @@ from jaxcifar.schedules import SCHEDULES, ScheduleFn
 from jaxcifar.spec import ConfigError
 
 
-class Schedule:
+class RunSchedule:
     """The learning rate and momentum of a config's run; counts schedule intervals, which are
     epochs or steps as `schedule.interval` says.
     """
@@ -106,7 +106,7 @@ class Schedule:
         """
         old = self.config.copy_and_resolve_references()
         old.num_epochs = old_num_epochs
-        old_schedule = Schedule(old, self.steps_per_epoch)
+        old_schedule = RunSchedule(old, self.steps_per_epoch)
         old_schedule.restore(self.memory)
         before = old_schedule.lr(epoch, step)
         after = self.lr(epoch, step)

@@ -3,7 +3,7 @@ import pytest
 
 from jaxcifar import config as config_lib
 from jaxcifar import schedules
-from jaxcifar.hyperparameters import Schedule
+from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
 
 
@@ -37,7 +37,7 @@ def lr_after(schedule, intervals):
 @pytest.mark.parametrize("name", schedules.SCHEDULES)
 def test_every_schedule_works_with_its_defaults(name, interval):
     config = configured(name, interval=interval, **REQUIRED.get(name, {}))
-    schedule = Schedule(config, steps_per_epoch=4)
+    schedule = RunSchedule(config, steps_per_epoch=4)
     values = [schedule.epoch_values(epoch) for epoch in range(10)]
     lrs = np.concatenate([value["lr"] for value in values])
     assert lrs.shape == (40,)
@@ -49,15 +49,15 @@ def test_every_schedule_works_with_its_defaults(name, interval):
 
 def test_unset_keys_take_pytorchs_default():
     config = configured("step", step_size=2)
-    assert Schedule(config, 7).lr(2, 14) == config.optimizer.lr * 0.1
+    assert RunSchedule(config, 7).lr(2, 14) == config.optimizer.lr * 0.1
 
 
 def test_cosine_and_one_cycle_span_the_run_without_its_warm_up():
-    assert lr_after(Schedule(configured("cosine"), 7), (0, 10)) == [0.01, 0.0]
-    schedule = Schedule(configured("cosine", interval="step", warmup=10), 7)
+    assert lr_after(RunSchedule(configured("cosine"), 7), (0, 10)) == [0.01, 0.0]
+    schedule = RunSchedule(configured("cosine", interval="step", warmup=10), 7)
     assert lr_after(schedule, (0, 10, 70)) == pytest.approx([0.01 / 3, 0.01, 0.0])
-    assert Schedule(configured("cosine", T_max=4), 7).lr(4, 28) == 0.0
-    schedule = Schedule(configured("onecycle", max_lr=0.1, interval="step"), 7)
+    assert RunSchedule(configured("cosine", T_max=4), 7).lr(4, 28) == 0.0
+    schedule = RunSchedule(configured("onecycle", max_lr=0.1, interval="step"), 7)
     expected = schedules.one_cycle_lr(max_lr=0.1, total_steps=70)
     assert lr_after(schedule, range(71)) == [expected(i) for i in range(71)]
     assert schedule.epoch_values(0)["momentum"][0] == np.float32(0.95)
@@ -67,7 +67,7 @@ def test_cosine_and_one_cycle_span_the_run_without_its_warm_up():
 def test_part3_ends_as_it_should_and_as_it_did(name, logged, pytestconfig):
     """On 40,000 images; the second value is in the study's log."""
     config = config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
-    schedule = Schedule(config, steps_per_epoch=313)
+    schedule = RunSchedule(config, steps_per_epoch=313)
     assert schedule.lr(epoch=50, step=50 * 313) == pytest.approx(logged, rel=1e-4)
 
 
@@ -76,28 +76,28 @@ def test_a_schedule_over_the_run_can_count_steps_and_be_stepped_by_epoch():
     config = configured(
         "onecycle", 50, max_lr=5e-3, pct_start=0.1, div_factor=10.0, steps_per_epoch=313
     )
-    assert round(Schedule(config, 313).lr(50, 50 * 313), 7) == 0.0005113
+    assert round(RunSchedule(config, 313).lr(50, 50 * 313), 7) == 0.0005113
     config = configured("cosine", 10, steps_per_epoch=100)
-    assert Schedule(config, 100).lr(10, 1000) > 0.009
+    assert RunSchedule(config, 100).lr(10, 1000) > 0.009
 
 
 def test_momentum_is_the_optimizers_unless_it_cycles():
     config = configured("onecycle", max_lr=0.1, cycle_momentum=False)
     config.optimizer.momentum = 0.75
-    assert set(Schedule(config, 7).epoch_values(3)["momentum"]) == {0.75}
+    assert set(RunSchedule(config, 7).epoch_values(3)["momentum"]) == {0.75}
     config.optimizer.name, config.optimizer.b1 = "adamw", 0.5
-    assert set(Schedule(config, 7).epoch_values(3)["momentum"]) == {0.5}
+    assert set(RunSchedule(config, 7).epoch_values(3)["momentum"]) == {0.5}
 
 
 def test_plateau_decides_after_the_warm_up_by_what_its_mode_says():
     config = configured("plateau", patience=0, warmup=2, factor=0.5)
-    schedule, lrs = Schedule(config, 7), []
+    schedule, lrs = RunSchedule(config, 7), []
     for epoch in range(1, 6):
         schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=epoch)
         lrs.append(schedule.lr(epoch, 7 * epoch))
     assert lrs == pytest.approx([0.01 * 2 / 3, 0.01, 0.01, 0.005, 0.0025])
     config.schedule.mode = "max"
-    schedule = Schedule(config, 7)
+    schedule = RunSchedule(config, 7)
     for epoch in range(1, 6):
         schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=epoch)
     assert schedule.lr(5, 35) == 0.01
@@ -105,13 +105,13 @@ def test_plateau_decides_after_the_warm_up_by_what_its_mode_says():
 
 def test_plateaus_memory_can_be_restored_and_others_have_none():
     config = configured("plateau", patience=0, factor=0.5)
-    schedule = Schedule(config, 7)
+    schedule = RunSchedule(config, 7)
     for epoch in (1, 2):
         schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=0.0)
-    again = Schedule(config, 7)
+    again = RunSchedule(config, 7)
     again.restore(schedule.memory)
     assert again.lr(2, 14) == 0.005
-    constant = Schedule(configured("constant"), 7)
+    constant = RunSchedule(configured("constant"), 7)
     constant.end_epoch(1, 7, val_loss=1.0, val_acc=1.0)
     assert constant.memory == {}
 
@@ -119,39 +119,39 @@ def test_plateaus_memory_can_be_restored_and_others_have_none():
 def test_what_is_not_used_is_said():
     config = configured("cosine", step_size=3, gamma=0.5, start_factor=0.1)
     config.optimizer.name, config.optimizer.nesterov = "adamw", True
-    (line,) = Schedule(config, 7).warnings()
+    (line,) = RunSchedule(config, 7).warnings()
     unused = ("step_size", "gamma", "start_factor")
     assert all(f"schedule.{key}" in line for key in unused)
     assert "optimizer.nesterov" in line
     config = configured("onecycle", max_lr=0.1, interval="step")
-    lines = Schedule(config, 7).warnings()
+    lines = RunSchedule(config, 7).warnings()
     assert "starts at learning rate 0.004, not at optimizer.lr=0.01" in lines[0]
     assert "in place of optimizer.momentum" in lines[1]
     config = configured("step", step_size=3, warmup=2, start_factor=0.1)
-    assert Schedule(config, 7).warnings() == []
+    assert RunSchedule(config, 7).warnings() == []
 
 
 def test_the_cycles_bounds_are_not_used_where_the_momentum_does_not_cycle():
     config = configured("onecycle", max_lr=0.01, div_factor=1.5, max_momentum=0.9, pct_start=0.5)
-    assert "not used" not in " ".join(Schedule(config, 7).warnings())
+    assert "not used" not in " ".join(RunSchedule(config, 7).warnings())
     config.schedule.cycle_momentum = False
-    (unused, _) = Schedule(config, 7).warnings()
+    (unused, _) = RunSchedule(config, 7).warnings()
     assert unused == "not used by sgd with 'onecycle': schedule.max_momentum"
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "exponential", "plateau", "multistep"])
 def test_schedules_that_do_not_depend_on_the_length_go_on_as_they_were(name):
-    long = Schedule(configured(name, 20, **REQUIRED.get(name, {})), 7)
+    long = RunSchedule(configured(name, 20, **REQUIRED.get(name, {})), 7)
     assert long.describe_extension(old_num_epochs=10, epoch=10, step=70) == ""
-    short = Schedule(configured(name, 10, **REQUIRED.get(name, {})), 7)
+    short = RunSchedule(configured(name, 10, **REQUIRED.get(name, {})), 7)
     assert short.lr(10, 70) == long.lr(10, 70)
 
 
 def test_an_extension_says_how_the_learning_rate_changes():
-    text = Schedule(configured("cosine", 20), 7).describe_extension(10, epoch=10, step=70)
+    text = RunSchedule(configured("cosine", 20), 7).describe_extension(10, epoch=10, step=70)
     assert "spans 20 epochs instead of 10" in text
     assert "goes from 0 to 0.005" in text
-    schedule = Schedule(configured("onecycle", 10, max_lr=0.1, interval="step"), 7)
+    schedule = RunSchedule(configured("onecycle", 10, max_lr=0.1, interval="step"), 7)
     assert "epochs instead of 5" in schedule.describe_extension(5, epoch=5, step=35)
 
 
@@ -172,4 +172,4 @@ def test_an_extension_says_how_the_learning_rate_changes():
 def test_what_cannot_span_the_run_is_named(settings, message):
     config = configured(**settings)
     with pytest.raises(ConfigError, match=message):
-        Schedule(config, 7)
+        RunSchedule(config, 7)
