@@ -20,7 +20,7 @@ lint: .venv/ready
 	.venv/bin/ruff format --check .
 
 .venv/ready: pyproject.toml constraints.txt
-	@[ "$(PYTHON)" != none ] || { echo "error: no Python 3.11 or newer found; name one: make PYTHON=/path/to/python3.11"; exit 2; }
+	@[ "$(PYTHON)" != none ] || { echo "error: no Python 3.11 or newer found; set it with: make PYTHON=/path/to/python3.11"; exit 2; }
 	@echo "Setting up .venv with $(PYTHON) (extras: $(EXTRAS)); this takes a minute or two."
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'

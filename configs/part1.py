@@ -1,7 +1,7 @@
-"""Part 1 of the study: a small CNN, plain SGD, no augmentation. 5 epochs.
+"""A small CNN on CIFAR-100 with SGD, without augmentation, 5 epochs: the study's Part 1.
 
-The report gives: the network's layers, batch 128, SGD at lr 0.01, StepLR(10, 0.5), seed 42, an
-80/20 split. It does not give momentum and weight decay; the defaults are the usual 0.9 and 5e-4.
+The report specifies the network's layers, batch 128, SGD at lr 0.01, StepLR(10, 0.5), seed 42 and
+an 80/20 split. Momentum and weight decay are unspecified; the defaults are the usual 0.9 and 5e-4.
 StepLR's first decay would come after epoch 10: in 5 epochs the learning rate is constant.
 """
 

@@ -1,7 +1,7 @@
-"""Part 2 of the study: ResNet-18 from scratch, with a stem for 32×32 images. 5 epochs.
+"""ResNet-18 from scratch on CIFAR-100, with a stem for 32×32 images, 5 epochs: the study's Part 2.
 
-The report gives: the network and its stem, batch 64, SGD at lr 0.005, CosineAnnealingLR, seed 42,
-an 80/20 split, no augmentation. What it does not give is marked below.
+The report specifies the network and its stem, batch 64, SGD at lr 0.005, CosineAnnealingLR, seed
+42, an 80/20 split and no augmentation; everything else is marked below.
 """
 
 from ml_collections import ConfigDict
@@ -18,8 +18,8 @@ def get_config() -> ConfigDict:
     config.model.head = "linear"
     config.optimizer.name = "sgd"
     config.optimizer.lr = 0.005
-    config.optimizer.momentum = 0.9  # not given; usual
-    config.optimizer.weight_decay = 5e-4  # not given; usual
-    config.schedule.name = "cosine"  # T_max not given: the run's 5 epochs; eta_min: PyTorch's 0
-    config.schedule.interval = "epoch"  # not given; as PyTorch's documentation steps it
+    config.optimizer.momentum = 0.9  # unspecified; the usual value
+    config.optimizer.weight_decay = 5e-4  # unspecified; the usual value
+    config.schedule.name = "cosine"  # T_max unspecified: the run's 5 epochs; eta_min: PyTorch's 0
+    config.schedule.interval = "epoch"  # unspecified; as in PyTorch's documentation
     return config

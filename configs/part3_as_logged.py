@@ -1,9 +1,9 @@
-"""Part 3 as its log shows that it ran: OneCycleLR stepped once an epoch. 50 epochs.
+"""part3.py as the study's log shows that it ran: OneCycleLR stepped once an epoch.
 
-After 50 epochs the study logged a learning rate of 0.0005113. That is OneCycleLR made for 50 × 313
-steps (313 batches of 128 are 40,000 images) after 50 of them: it was stepped once an epoch, so
-the run trained at a nearly constant 5e-4 with beta1 near 0.95 and never annealed. All else is
-part3.py.
+After 50 epochs the study logged a learning rate of 0.0005113. That is what OneCycleLR configured
+for 50 × 313 steps (313 batches of 128 are 40,000 images) gives after 50 steps: it was stepped once
+an epoch, so the run trained at a nearly constant 5e-4 with beta1 near 0.95 and never annealed.
+Otherwise identical to part3.py.
 """
 
 import pathlib

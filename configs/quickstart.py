@@ -1,7 +1,7 @@
-"""The first run: Part 3's recipe, narrow, short and without any download. Two or three minutes.
+"""A first run: Part 3's recipe, scaled down and without downloads. It takes two or three minutes.
 
-The network is Part 3's ResNet-18 with an eighth of its width, from random weights, on synthetic
-images. A narrow network that trains for few steps needs less regularization: its head is plain and
+The network is Part 3's ResNet-18 at one eighth of the width, from random weights, on synthetic
+images. A narrow network that trains for few steps needs less regularization: its head is linear and
 there is no mixup.
 """
 

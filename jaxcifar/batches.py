@@ -14,10 +14,10 @@ from jaxcifar.rng import Use
 
 def normalize(images: jax.Array, config: ConfigDict) -> jax.Array:
     """Returns (images / 255 - data.mean) / data.std, float32, for uint8 images [..., 3]."""
-    return _standardize(images / jnp.float32(255), config)
+    return _normalize_floats(images / jnp.float32(255), config)
 
 
-def make_prepare(
+def make_prepare_batches(
     config: ConfigDict, num_classes: int, mesh: Mesh
 ) -> Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
     """Returns fn(images, labels, keys) -> images, targets, which prepares the batches of S steps.
@@ -28,11 +28,6 @@ def make_prepare(
     launches, which is what the small operations of augmentation are bound by.
     """
     transform = augment.parse(config.augment, mean=config.data.mean) if config.augment else None
-    mix_arguments = {
-        f"{kind}_{name}": config[kind][name]
-        for kind in ("mixup", "cutmix")
-        for name in ("prob", "alpha")
-    }
 
     def prepare_step(images, labels, key):
         images = images / jnp.float32(255)
@@ -40,11 +35,19 @@ def make_prepare(
             row_key = jax.vmap(jax.random.fold_in, (None, 0))
             keys = row_key(jax.random.fold_in(key, Use.AUGMENT), jnp.arange(len(labels)))
             images = jax.vmap(transform)(keys, images)
-        images = _standardize(images, config)
+        images = _normalize_floats(images, config)
         targets = jax.nn.one_hot(labels, num_classes)
         if config.mixup.prob or config.cutmix.prob:
             key = jax.random.fold_in(key, Use.MIX)
-            images, targets = mix.mix(key, images, targets, **mix_arguments)
+            images, targets = mix.mix(
+                key,
+                images,
+                targets,
+                mixup_prob=config.mixup.prob,
+                mixup_alpha=config.mixup.alpha,
+                cutmix_prob=config.cutmix.prob,
+                cutmix_alpha=config.cutmix.alpha,
+            )
         return images, targets
 
     def prepare(images, labels, keys):
@@ -54,5 +57,5 @@ def make_prepare(
     return prepare
 
 
-def _standardize(images: jax.Array, config: ConfigDict) -> jax.Array:
+def _normalize_floats(images: jax.Array, config: ConfigDict) -> jax.Array:
     return (images - jnp.array(config.data.mean)) / jnp.array(config.data.std)

@@ -1,4 +1,4 @@
-"""What is kept between runs: decoded arrays and compiled programs, in the user's cache."""
+"""The user's cache: prepared image arrays, ported weights, compiled programs."""
 
 import os
 import pathlib
@@ -8,33 +8,35 @@ import numpy as np
 
 
 def directory() -> pathlib.Path:
-    """Returns the cache's place: $JAXCIFAR_CACHE, else jaxcifar/ in the user's cache directory."""
+    """Returns the cache directory: $JAXCIFAR_CACHE, else $XDG_CACHE_HOME/jaxcifar, else
+    ~/.cache/jaxcifar.
+    """
     own = os.environ.get("JAXCIFAR_CACHE")
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return pathlib.Path(own or pathlib.Path(user) / "jaxcifar").expanduser()
 
 
 def load_or_make(path: pathlib.Path, make: Callable[[], np.ndarray], stale: str = "") -> np.ndarray:
-    """Returns the array in the file `path` if it can be read, else `make()`, which is then kept.
+    """Returns the array in the file `path` if it can be read, else `make()`, which is then saved.
 
     Args:
-        path: a .npy file; it appears whole or not at all, whoever else writes it.
+        path: a .npy file; written atomically, safe with concurrent writers.
         make: computes the array.
-        stale: a glob of files beside `path` that a new one replaces.
+        stale: a glob of files in the same directory, which a new file replaces.
     """
     try:
         return np.load(path)
     except (OSError, ValueError, EOFError):
         array = make()
-    part = path.with_suffix(f".{os.getpid()}.part")
+    temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(stale) if stale else ():
             old.unlink(missing_ok=True)
-        with open(part, "wb") as file:
+        with open(temporary, "wb") as file:
             np.save(file, array)
-        part.replace(path)
+        temporary.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
-        print(f"The decoded images could not be cached ({error}); the next start decodes again.")
+        temporary.unlink(missing_ok=True)
+        print(f"Could not cache the images ({error}); they will be prepared again next time.")
     return array

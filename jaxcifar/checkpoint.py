@@ -1,5 +1,5 @@
 """Orbax checkpoints of a run: `last` holds all of its state, `best` the model that scored best.
-`load_model` makes a network of either.
+`load_model` loads a network from either.
 
 checkpoints/last/<step>/{state,progress}     the last few, for resuming
 checkpoints/best/<step>/{state,progress}     one, for scoring and use
@@ -21,7 +21,7 @@ from jaxcifar import models
 from jaxcifar.models import functional
 from jaxcifar.progress import Progress
 from jaxcifar.run import read_config
-from jaxcifar.spec import ConfigError
+from jaxcifar.spec import ConfigError, first_line
 
 State = TypeVar("State")
 
@@ -46,16 +46,16 @@ class Checkpoints:
 
     def save_best(self, step: int, model_state: Any, progress: Progress) -> None:
         """Saves the best model so far and returns when it is on disk, so that a `last` saved
-        after it never speaks of a best that is not there.
+        after it never refers to a missing best.
         """
         self._save("best", step, model_state, progress)
         self._managers["best"].wait_until_finished()
 
-    def restore_last(self, like: State) -> tuple[State, Progress] | None:
+    def restore_last(self, template: State) -> tuple[State, Progress] | None:
         """Returns the newest state that can be read, or None if none was saved.
 
         Args:
-            like: arrays or `jax.ShapeDtypeStruct`s with the shapes and shardings to restore to.
+            template: arrays or `jax.ShapeDtypeStruct`s with the shapes and shardings to restore to.
 
         Raises:
             ConfigError: states were saved, and none can be read.
@@ -63,22 +63,26 @@ class Checkpoints:
         steps = sorted(self._managers["last"].all_steps(), reverse=True)
         for step in steps:
             try:
-                return self._restore("last", step, like)
-            except (OSError, ValueError, KeyError) as error:
-                reason = str(error).splitlines()[0]
+                return self._restore("last", step, template)
+            except (OSError, ValueError, KeyError, TypeError) as error:
                 print(
-                    f"The checkpoint of step {step} cannot be read ({reason}); trying older ones."
+                    f"The checkpoint of step {step} cannot be read ({first_line(error)}); trying "
+                    "an older one."
                 )
         if steps:
             raise ConfigError(
-                "none of the run's last checkpoints can be read; restore them from a backup",
+                "no `last` checkpoint of the run can be read; restore them from a backup",
                 command_hint="--fresh moves the run aside and starts over",
             )
         return None
 
-    def restore_best(self, like: State) -> tuple[State, Progress]:
-        """Returns the best model's state; see `restore_last`."""
-        return self._restore("best", self._managers["best"].latest_step(), like)
+    def restore_best(self, template: State) -> tuple[State, Progress]:
+        """Returns the best model's state, and the progress when it was saved.
+
+        Args:
+            template: as `restore_last`'s.
+        """
+        return self._restore("best", self._managers["best"].latest_step(), template)
 
     def close(self) -> None:
         """Waits until everything is on disk."""
@@ -88,7 +92,7 @@ class Checkpoints:
     def _save(self, which: str, step: int, state: Any, progress: Progress) -> None:
         manager = self._managers[which]
         if step in manager.all_steps():
-            manager.delete(step)  # a resumed run has come here again
+            manager.delete(step)  # saved before the run was resumed
         manager.save(
             step,
             args=ocp.args.Composite(
@@ -97,11 +101,11 @@ class Checkpoints:
             ),
         )
 
-    def _restore(self, which: str, step: int, like: State) -> tuple[State, Progress]:
+    def _restore(self, which: str, step: int, template: State) -> tuple[State, Progress]:
         restored = self._managers[which].restore(
             step,
             args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(like), progress=ocp.args.JsonRestore()
+                state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()
             ),
         )
         return restored.state, Progress(**restored.progress)
@@ -114,13 +118,13 @@ def load_model(
 ) -> tuple[nnx.Module, ConfigDict]:
     """Returns a run's model, ready to score images (in evaluation mode), and its config.
 
-    It needs neither the run's data nor its devices, and may be called while the run goes on.
+    It needs neither the run's data nor its devices, and may be called while it is running.
     Nothing in the work directory is executed.
 
     Args:
         workdir: the run's work directory.
         which: 'best', 'last', or the step of a checkpoint.
-        config_file: the run's config file, where that registers the model; it is run as Python.
+        config_file: the run's config file, if it registers the model; it is run as Python.
 
     Raises:
         ConfigError: there is no such run or checkpoint, it cannot be read, or its model is not
@@ -130,44 +134,73 @@ def load_model(
         config_lib.load(config_file)
     workdir = pathlib.Path(workdir)
     config = read_config(workdir)
-    _check_registered(config)
+    _check_registered(config, config_file)
     path = _find(workdir / "checkpoints", which)
     try:
         tree = read_arrays(path / "state", ("params", "stats"))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"the checkpoint {str(path)!r} cannot be read ({reason})") from error
+        raise ConfigError(
+            f"the checkpoint {str(path)!r} cannot be read ({first_line(error)})"
+        ) from error
     leaves = {n: leaf for part in tree.values() for n, leaf in functional.flatten(part).items()}
 
     def create(num_classes: int) -> nnx.Module:
         return models.from_config(config, num_classes=num_classes, rngs=nnx.Rngs(0))
 
-    # The number of classes is the data's, not the config's: the one bias that has another length
-    # in a network of a single class has it.
+    # The config does not hold the number of classes: it is the length of the bias that has another
+    # length in a network of one class.
     _, params, _ = functional.split(nnx.eval_shape(lambda: create(1)))
     num_classes = 1
     for name, leaf in functional.flatten(params).items():
-        if leaf.ndim == 1 and leaf.shape != leaves[name].shape:
+        if leaf.ndim == 1 and name in leaves and leaf.shape != leaves[name].shape:
             (num_classes,) = leaves[name].shape
     model = nnx.eval_shape(lambda: create(num_classes))
+    _check_fits(model, leaves, config, path)
     nnx.update(model, functional.insert(leaves, nnx.to_pure_dict(nnx.state(model))))
     model.eval()
     return model, config
 
 
-def _check_registered(config: ConfigDict) -> None:
+def _check_registered(config: ConfigDict, config_file: str | None) -> None:
     """Checks that the config's model is known here."""
-    if config.model.name not in models.MODELS:
+    name, source = config.model.name, config.config_file
+    if name in models.MODELS:
+        return
+    if config_file:
+        raise ConfigError(f"config_file={config_file!r} does not register the run's model {name!r}")
+    if not source:
+        raise ConfigError(f"unknown model {name!r}: register it before loading, as the run did")
+    raise ConfigError(
+        f"unknown model {name!r}: the run's config file {source!r} registers it; pass it as "
+        "config_file",
+        command_hint=f"--config={source}",
+    )
+
+
+def _check_fits(
+    model: nnx.Module, leaves: dict[str, np.ndarray], config: ConfigDict, path: pathlib.Path
+) -> None:
+    """Checks that an abstract model has the parameters and statistics of a checkpoint."""
+    state = functional.flatten(nnx.to_pure_dict(nnx.state(model)))
+    shapes = {name: leaf.shape for name, leaf in leaves.items()}
+    expected = {
+        name: leaf.shape
+        for name, leaf in state.items()
+        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # a module's own generator
+    }
+    wrong = [name for name, shape in expected.items() if shapes.get(name) != shape]
+    wrong += [name for name in shapes if name not in state]
+    if wrong:
         raise ConfigError(
-            f"there is no model {config.model.name!r} here; the run's config file "
-            f"{config.config_file!r} registers it: pass it as config_file",
-            command_hint=f"--config={config.config_file}",
+            f"the checkpoint {str(path)!r} does not fit the model {config.model.name!r}, in "
+            f"{', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}; the code that defines "
+            "the model may have changed"
         )
 
 
 def read_arrays(directory: pathlib.Path, parts: tuple[str, ...] = ()) -> functional.Arrays:
-    """Returns the tree in one item of a checkpoint, or these parts of it, as NumPy arrays: the
-    devices here need not be those that saved it. Indices in its paths come back as strings.
+    """Returns the tree of a checkpoint's item, or some of its parts, as NumPy arrays, whatever
+    devices saved it. Indices in its paths become strings.
     """
     handler = ocp.PyTreeCheckpointHandler()
     directory = directory.absolute()
@@ -192,5 +225,5 @@ def _find(checkpoints: pathlib.Path, which: str | int) -> pathlib.Path:
     available = sorted({step for kind in steps for step in steps[kind]})
     raise ConfigError(
         f"{str(checkpoints)!r} has no checkpoint {which!r}; "
-        + (f"there are best, last and the steps {available}" if available else "there is none yet")
+        + (f"available: best, last, steps {available}" if available else "there is none yet")
     )

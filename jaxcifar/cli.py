@@ -12,7 +12,7 @@ from jaxcifar.progress import DivergedError
 from jaxcifar.spec import ConfigError
 
 CONFIG = flags.DEFINE_string(
-    "config", None, "the config file, such as configs/part1.py; part1 finds it, too"
+    "config", None, "the config file, such as configs/part1.py (or just part1)"
 )
 
 
@@ -23,8 +23,9 @@ def launch(
     *,
     takes_config: bool = False,
 ) -> None:
-    """Runs a command and exits: 0 done; 2 a user's mistake in flags, config or files, in plain
-    words on stderr; 3 training diverged; 130 interrupted; else what the command returns.
+    """Runs a command and exits: 0 done; 2 a user error in flags, config or files, in plain words
+    on stderr; 3 training diverged; 130 and 143 stopped by SIGINT and SIGTERM (the latter comes from
+    training); else what the command returns.
 
     Args:
         command: called with the config, if the command takes one, else without arguments.
@@ -41,12 +42,15 @@ def launch(
             overrides = _overrides(argv) if takes_config else []
             others = [flag for flag in argv if flag not in overrides]
             positional = flags.FLAGS(others)[1:]
+            if CONFIG.present and CONFIG not in own_flags:
+                raise flags.Error("--config is not a flag of this command")
             if positional:
                 raise flags.Error(
                     f"{positional[0]!r} is not a flag; values follow '=': --flag=value"
                 )
         except flags.UnrecognizedFlagError as error:
             keys = [key for key in all_keys() if key.split(".")[-1] == error.flagname]
+            keys = keys if takes_config else []
             hint = " or ".join(f"--config.{key}=VALUE" for key in keys)
             _fail(f"--{error.flagname} is not a flag; write {hint}" if hint else error)
         except (flags.Error, ConfigError) as error:
@@ -73,10 +77,14 @@ def load_config(overrides: Sequence[str]) -> ConfigDict:
     if not CONFIG.value:
         raise ConfigError("--config is missing: name a config file, such as configs/quickstart.py")
     config = config_lib.load(CONFIG.value)
+    _override(config, overrides)
+    return config
+
+
+def _override(config: ConfigDict, overrides: Sequence[str]) -> None:
     for flag in overrides:
         name, _, text = flag.removeprefix("--config.").partition("=")
         config_lib.override(config, name, text)
-    return config
 
 
 _HELP = ("help", "helpshort", "helpfull")
@@ -89,17 +97,26 @@ def _print_help(
     print(f"{description}\nflags:")
     for flag in own_flags:
         print(f"  --{flag.name}\n      {flags.FLAGS[flag.name].help}")
-    if argv is not None:
-        names = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
-        flags.FLAGS([argv[0], *(f"--config={name}" for name in names)])
-        config = load_config(_overrides(argv)) if names else config_lib.default()
-        print(f"keys:\n{config_lib.describe(config)}")
+    if argv is None:
+        return
+    config = config_lib.default()
+    names = [flag.partition("=")[2] for flag in argv if flag.startswith("--config=")]
+    try:
+        if names:
+            config = config_lib.read(names[-1])
+        _override(config, _overrides(argv))
+    except (ConfigError, flags.Error) as error:
+        print(f"error: {error}", file=sys.stderr)
+    print(f"keys:\n{config_lib.describe(config)}")
 
 
 def _overrides(argv: list[str]) -> list[str]:
     overrides = [flag for flag in argv[1:] if flag.startswith("--config.")]
     for flag in overrides:
         if "=" not in flag:
+            group = flag.removeprefix("--config.")
+            if any(key.startswith(f"{group}.") for key in all_keys()):
+                raise flags.Error(f"{flag} is a group of keys; --help lists them")
             raise flags.Error(f"{flag} has no value; write {flag}=VALUE")
     return overrides
 

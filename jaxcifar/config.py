@@ -1,8 +1,8 @@
 """The config: its keys, reading it from a file or the command line, checking and comparing it.
 
 A config is an `ml_collections.ConfigDict`. An experiment file (`configs/*.py`) has one function,
-`get_config()`, that starts from `default()` and says only what differs; the command line overrides
-single keys on top (`--config.optimizer.lr=0.1`). Which keys there are, and what is valid, is
+`get_config()`, that starts from `default()` and sets only what differs; the command line overrides
+individual keys (`--config.optimizer.lr=0.1`). Which keys there are, and what is valid, is
 declared in `keys` and in the signatures that it reads.
 """
 
@@ -46,7 +46,7 @@ def default() -> ConfigDict:
             if group not in node:
                 node[group] = ConfigDict()
             node = node[group]
-        node[leaf] = config_dict.placeholder(key.type) if key.default is None else key.default
+        node[leaf] = config_dict.FieldReference(key.default, field_type=key.type)
     return config.lock()
 
 
@@ -56,13 +56,23 @@ def load(path: str) -> ConfigDict:
     The file is run as Python, so that it may register models, schedules, optimizers and transforms.
 
     Args:
-        path: the file, or the name of one in configs/, such as "part1".
+        path: the file, or the name of one in ./configs, such as "part1".
 
     Raises:
         ConfigError: there is no such file, it fails to run, or what it returns is not valid.
     """
+    config = read(path)
+    validate(config)
+    return config
+
+
+def read(path: str) -> ConfigDict:
+    """Returns what the experiment file's `get_config()` returns, not validated; see `load`."""
     file = _find(path)
-    source = file.read_bytes()
+    try:
+        source = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
     filename = str(file.resolve())
     scope = {"__name__": file.stem, "__file__": filename}
     try:
@@ -75,15 +85,17 @@ def load(path: str) -> ConfigDict:
         lines = [frame.lineno for frame in frames if frame.filename == filename]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
         where = f"{file}, line {line}" if line else str(file)
-        what = str(error).splitlines()[0] if str(error) else ""
         kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "
-        raise ConfigError(f"{where}: {kind}{what}") from error
+        raise ConfigError(f"{where}: {kind}{spec.first_line(error)}") from error
     if not isinstance(config, ConfigDict):
         raise ConfigError(f"{file}: get_config() returned {type(config).__name__}, not ConfigDict")
-    if "config_file" in config:
+    if isinstance(config, config_dict.FrozenConfigDict):
+        config = ConfigDict(config)
+    if "config_file" in config:  # else validate() reports that keys are missing
         config.config_file = str(file)
+        # Of this file and of the one that it has loaded the config from, if any
+        source += config.config_sha256.encode()
         config.config_sha256 = hashlib.sha256(source).hexdigest()
-    validate(config)
     return config
 
 
@@ -99,7 +111,7 @@ def override(config: ConfigDict, name: str, text: str) -> None:
     try:
         value = spec.from_text(key.annotation, text)
     except ValueError:
-        raise ConfigError(key.mistake(f"config.{name}", text)) from None
+        raise ConfigError(key.invalid_message(f"config.{name}", text)) from None
     _set(config, name, value)
 
 
@@ -116,9 +128,11 @@ def validate(config: ConfigDict) -> None:
             raise _unknown_key(name)
     for name, key in keys.items():
         if name not in values:
+            if key.owners:  # of a function registered after the config was made: it is unset
+                continue
             raise ConfigError(f"config.{name} is missing: start from jaxcifar.config.default()")
         if not (values[name] is None and key.default is None) and not key.accepts(values[name]):
-            raise ConfigError(key.mistake(f"config.{name}", values[name]))
+            raise ConfigError(key.invalid_message(f"config.{name}", values[name]))
     for group in GROUPS:
         _validate_group(group, config, keys)
     if config.model.pretrained and not GROUPS["model"].registry[config.model.name].in_torchvision:
@@ -149,26 +163,27 @@ def to_json(config: ConfigDict) -> str:
 
 def from_json(text: str) -> ConfigDict:
     """Returns the config that `to_json` wrote. Keys that the JSON lacks keep their default, and
-    those that are not known here (a config file's own) are left out.
+    those that are not known here (a config file's own) are ignored.
     """
     config = default()
     keys = config_keys.all_keys()
     for name, value in _flatten(ConfigDict(json.loads(text))):
         if name in keys:
-            _set(config, name, tuple(value) if isinstance(value, list | tuple) else value)
+            _set(config, name, _to_tuples(value))
     return config
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
     """Returns one line for each key that forbids resuming `old`'s run with `new`."""
     lines = []
-    before, after = dict(_flatten(old)), dict(_flatten(new))
-    for name in config_keys.all_keys():
+    before, after = _effective_values(old), _effective_values(new)
+    for name in before | after:
         may_differ = name.startswith(_FREE_ON_RESUME) or (
             name == "num_epochs" and after[name] >= before[name]
         )
-        if before[name] != after[name] and not may_differ:
-            lines.append(f"{name}: the run has {before[name]!r}, you asked for {after[name]!r}")
+        values = before.get(name), after.get(name)
+        if values[0] != values[1] and not may_differ:
+            lines.append(f"{name}: the run has {values[0]!r}, you asked for {values[1]!r}")
     return lines
 
 
@@ -191,32 +206,62 @@ def _validate_group(group: str, config: ConfigDict, keys: dict[str, Key]) -> Non
     name, values = config[group].name, config[group]
     entry = GROUPS[group].registry[name]
     for parameter, declared in entry.parameters.items():
-        is_unset = values[parameter] == keys[f"{group}.{parameter}"].default
+        value, default = values.get(parameter), keys[f"{group}.{parameter}"].default
+        is_unset = value is None or (value == default and not declared.accepts(value))
         if declared.is_required and is_unset:
             raise ConfigError(
                 f"config.{group}.{parameter} is unset: {group}.name={name!r} needs it "
                 f"({declared.meaning}; {declared.valid})"
             )
     entry.validate(entry.arguments(values), f"config.{group}.")
+    for parameter, (other, value) in getattr(entry, "only_with", {}).items():
+        default = entry.parameters[parameter].default
+        if values.get(parameter) not in (None, default) and values[other] != value:
+            raise ConfigError(
+                f"config.{group}.{parameter}={values[parameter]!r} has no effect with "
+                f"{group}.{other}={values[other]!r}: leave it at {default!r}, or set "
+                f"{group}.{other} to {value!r}"
+            )
+    if not GROUPS[group].refuses_unused:
+        return
     for key_name, key in keys.items():
         parameter = key_name.removeprefix(f"{group}.")
-        is_unused = parameter != key_name and key.owners and name not in key.owners
-        if GROUPS[group].refuses_unused and is_unused and values[parameter] != key.default:
+        if parameter == key_name or not key.owners or name in key.owners:
+            continue
+        value, defaults = values.get(parameter), [p.default for p in key.declarations.values()]
+        if value is not None and value not in defaults:
             raise ConfigError(
-                f"config.{key_name}={values[parameter]!r} has no effect with {group}.name={name!r}:"
-                f" leave it at {key.default!r}, or set {group}.name to "
-                f"{' or '.join(map(repr, key.owners))}"
+                f"config.{key_name}={value!r} has no effect with {group}.name={name!r}: leave it "
+                f"at {key.default!r}, or set {group}.name to {' or '.join(map(repr, key.owners))}"
             )
 
 
+def _effective_values(config: ConfigDict) -> dict[str, Any]:
+    """Returns the values of the config's own keys, and the arguments of the functions it names."""
+    values = dict(_flatten(config))
+    keys = config_keys.all_keys()
+    effective = {name: values[name] for name, key in keys.items() if not key.owners}
+    for group in GROUPS:
+        name = config[group].name
+        if name in GROUPS[group].registry:
+            arguments = GROUPS[group].registry[name].arguments(config[group])
+            effective |= {f"{group}.{key}": value for key, value in arguments.items()}
+    return effective
+
+
+def _to_tuples(value: Any) -> Any:
+    """Returns a value from JSON with tuples in place of its lists."""
+    return tuple(map(_to_tuples, value)) if isinstance(value, list | tuple) else value
+
+
 def _find(path: str) -> pathlib.Path:
-    file = pathlib.Path(path)
+    file, configs = pathlib.Path(path), pathlib.Path("configs")
     if file.is_file():
         return file
-    shipped = pathlib.Path("configs", f"{path}.py")
-    if file.name == path and shipped.is_file():
-        return shipped
-    names = sorted(other.stem for other in shipped.parent.glob("*.py"))
+    for shipped in (configs / path, configs / f"{path}.py"):
+        if file.name == path and shipped.is_file():
+            return shipped
+    names = sorted(other.stem for other in configs.glob("*.py"))
     hint = f"; configs/ has {', '.join(names)}" if names else ""
     raise ConfigError(f"there is no config file {str(path)!r}{hint}")
 
@@ -234,7 +279,7 @@ def _set(config: ConfigDict, name: str, value: Any) -> None:
     node = config
     for group in groups:
         node = node[group]
-    with node.ignore_type():  # validate() checks types, and says more
+    with node.ignore_type():  # validate() checks types, with better messages
         node[leaf] = value
 
 

@@ -1,8 +1,8 @@
 """The config's keys: their defaults, what they mean and what is valid.
 
-Keys of the config itself stand here. Those of models, optimizers, schedules and data sets are the
-parameters of the registered functions: `schedule.name` names a schedule, and every parameter of a
-schedule is a key `schedule.<parameter>`.
+Keys of the config itself are defined here. Those of models, optimizers, schedules and datasets are
+the parameters of the registered functions: `schedule.name` names a schedule, and every parameter of
+a schedule is a key `schedule.<parameter>`.
 """
 
 import dataclasses
@@ -32,31 +32,33 @@ Seed = Annotated[
 ]
 
 _CONFIG_KEYS = {
-    "seed": Parameter(Seed, 42, "seed of everything random"),
+    "seed": Parameter(Seed, 42, "random seed"),
     "num_epochs": Parameter(PositiveInt, 5, "passes over the training images"),
     "batch_size": Parameter(PositiveInt, 128, "images in a training step, over all devices"),
     "dtype": Parameter(
         Literal["float32", "bfloat16"],
         "float32",
-        "what layers compute in; parameters and statistics are float32",
+        "compute dtype of the layers; parameters and statistics are float32",
     ),
     "steps_per_call": Parameter(
         NonNegativeInt,
         0,
-        "training steps that one device call makes (0: 1 on CPU, up to 64 elsewhere)",
+        "training steps per device call (0: 1 on CPU, up to 64 elsewhere)",
     ),
-    "data.val_fraction": Parameter(OpenFraction, 0.2, "share of the training images held out"),
+    "data.val_fraction": Parameter(OpenFraction, 0.2, "fraction of the training images held out"),
     "data.mean": Parameter(
         tuple[Probability, Probability, Probability],
         CIFAR_MEAN,
-        "subtracted from images in [0, 1], by channel",
+        "per-channel mean, subtracted from images in [0, 1]",
     ),
     "data.std": Parameter(
         tuple[(Annotated[float, spec.between(1e-3, 10)],) * 3],
         CIFAR_STD,
-        "then divided by, by channel",
+        "per-channel divisor after that",
     ),
-    "data.limit": Parameter(NonNegativeInt, 0, "train on this many images, drawn by seed (0: all)"),
+    "data.limit": Parameter(
+        NonNegativeInt, 0, "train on this many images, a random subset chosen by seed (0: all)"
+    ),
     "model.pretrained": Parameter(
         str,
         "",
@@ -64,24 +66,28 @@ _CONFIG_KEYS = {
         "'torchvision' (ImageNet's, downloaded on first use)",
     ),
     "augment": Parameter(
-        str, "", "training images' transforms, such as 'random_crop(32, padding=4) | random_flip'"
+        str, "", "transforms of training images, such as 'random_crop(32, padding=4) | random_flip'"
     ),
     "mixup.prob": Parameter(Probability, 0.0, "probability that mixup is applied to a batch"),
     "mixup.alpha": Parameter(PositiveFloat, 1.0, "mixup's weight is drawn from Beta(alpha, alpha)"),
     "cutmix.prob": Parameter(Probability, 0.0, "probability that cutmix is applied to a batch"),
     "cutmix.alpha": Parameter(PositiveFloat, 1.0, "cutmix's area is drawn from Beta(alpha, alpha)"),
     "loss.label_smoothing": Parameter(
-        Fraction, 0.0, "share of a training target that is spread over all classes"
+        Fraction, 0.0, "fraction of each training target that is spread evenly over all classes"
     ),
-    "optimizer.lr": Parameter(PositiveFloat, 0.01, "learning rate, where the schedule starts"),
+    "optimizer.lr": Parameter(
+        PositiveFloat, 0.01, "base learning rate (onecycle and cyclic use max_lr instead)"
+    ),
     "optimizer.clip_norm": Parameter(
-        NonNegativeFloat, 0.0, "clip gradients to this global norm, as clip_grad_norm_ (0: no)"
+        NonNegativeFloat, 0.0, "clip gradients to this global norm, as clip_grad_norm_ (0: off)"
     ),
     "schedule.interval": Parameter(
-        Literal["step", "epoch"], "epoch", "what the schedule counts (plateau: its warm-up)"
+        Literal["step", "epoch"],
+        "epoch",
+        "unit of the schedule's lengths (plateau decides once an epoch: of its warm-up)",
     ),
     "schedule.warmup": Parameter(
-        NonNegativeInt, 0, "intervals of linear warm-up before the schedule, as LinearLR"
+        NonNegativeInt, 0, "intervals of linear warm-up before the schedule, like LinearLR"
     ),
     "schedule.start_factor": Parameter(
         Annotated[float, spec.between(0, 1, "right")],
@@ -91,14 +97,12 @@ _CONFIG_KEYS = {
     "schedule.steps_per_epoch": Parameter(
         PositiveInt,
         None,
-        "a schedule over the whole run has num_epochs times this many intervals, less the warm-up "
-        "(default: the intervals in an epoch)",
+        "onecycle: intervals in an epoch that total_steps assumes (default: the actual number)",
     ),
     "schedule.cycle_momentum": Parameter(
         bool,
         None,
-        "whether the schedule cycles the momentum (for Adam: beta1) too, where it can (default "
-        "True)",
+        "whether the schedule cycles the momentum (for Adam: beta1) too, if it can (default True)",
     ),
     "early_stopping.patience": Parameter(
         NonNegativeInt, 0, "stop after this many epochs without a better val_acc (0: never)"
@@ -106,14 +110,14 @@ _CONFIG_KEYS = {
     "ema.decay": Parameter(
         Fraction,
         0.0,
-        "average the parameters, with this decay a step, and score the average (0: no)",
+        "decay of the parameters' exponential moving average, which is then scored (0: off)",
     ),
     "checkpoint.every_epochs": Parameter(PositiveInt, 1, "epochs between checkpoints"),
-    "checkpoint.keep": Parameter(PositiveInt, 2, "how many of the last checkpoints to keep"),
+    "checkpoint.keep": Parameter(PositiveInt, 2, "number of recent checkpoints to keep"),
     "wandb.mode": Parameter(
         Literal["auto", "online", "offline", "disabled"],
         "auto",
-        "auto: $WANDB_MODE if set, else online when a key is configured, else offline",
+        "auto: $WANDB_MODE if set, else online if an API key is configured, else offline",
     ),
     "wandb.project": Parameter(str, "jaxcifar", "Weights & Biases project"),
     "wandb.histogram_every": Parameter(
@@ -121,7 +125,7 @@ _CONFIG_KEYS = {
     ),
     "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),
     "parallel.cpu_devices": Parameter(
-        NonNegativeInt, 0, "virtual devices on a CPU (0: one, the fastest where measured)"
+        NonNegativeInt, 0, "virtual devices on a CPU (0: one, the fastest measured)"
     ),
 }
 
@@ -136,23 +140,23 @@ _INTERNAL_KEYS = {
 class Group:
     """Keys that come from the functions in a registry; `<group>.name` names one of these.
 
-    Where the group `refuses_unused` keys, setting one that the named function does not have is a
-    mistake. Where it `is_unset` all its keys are unset by default, elsewhere only those whose
-    functions differ in their default.
+    If the group `refuses_unused` keys, setting one that the named function does not have is an
+    error. If it is `unset_by_default` all its keys are, otherwise only those whose functions differ
+    in their default.
     """
 
     registry: Registry
     default: str
     meaning: str
     refuses_unused: bool = False
-    is_unset: bool = False
+    unset_by_default: bool = False
 
 
 GROUPS = {
-    "data": Group(DATASETS, "cifar100", "the data set"),
+    "data": Group(DATASETS, "cifar100", "the dataset"),
     "model": Group(MODELS, "simple_cnn", "the network", refuses_unused=True),
     "optimizer": Group(OPTIMIZERS, "sgd", "the optimizer"),
-    "schedule": Group(SCHEDULES, "constant", "the learning-rate schedule", is_unset=True),
+    "schedule": Group(SCHEDULES, "constant", "the learning-rate schedule", unset_by_default=True),
 }
 
 
@@ -160,8 +164,8 @@ GROUPS = {
 class Key:
     """One config key; a default of None means that it is unset.
 
-    `declarations` has what it may be: for a key of a group by the name of each function that has
-    such a parameter, for others under "".
+    `declarations` maps each function that has the parameter to its declaration; for a key of the
+    config itself, "".
     """
 
     default: Any
@@ -175,7 +179,7 @@ class Key:
 
     @property
     def annotation(self) -> Any:
-        """What it may be, whatever the group's name."""
+        """The union of the declared types."""
         return functools.reduce(operator.or_, [p.annotation for p in self.declarations.values()])
 
     @property
@@ -187,14 +191,11 @@ class Key:
         """Returns whether a value is valid for any of its functions."""
         return spec.accepts(self.annotation, value)
 
-    def mistake(self, name: str, value: Any) -> str:
-        """Returns what to say about a value that is not valid."""
+    def invalid_message(self, name: str, value: Any) -> str:
+        """Returns the message about a value that is not valid."""
         texts = dict.fromkeys(parameter.valid for parameter in self.declarations.values())
         meanings = dict.fromkeys(parameter.meaning for parameter in self.declarations.values())
-        return (
-            f"{name}={value!r} is not valid: it must be {', or '.join(texts)} "
-            f"({'; or '.join(meanings)})"
-        )
+        return spec.invalid(name, value, ", or ".join(texts)) + f" ({'; or '.join(meanings)})"
 
     def help(self) -> list[str]:
         """Returns lines that say what it means and what is valid."""
@@ -243,10 +244,24 @@ def _group_keys(group: str) -> dict[str, Key]:
             if parameter in entry.parameters
         }
         meanings = [p.meaning for p in declarations.values() if p.meaning]
-        for owner, declared in declarations.items():  # described once for all, as Adam's for AdamW
+        for (
+            owner,
+            declared,
+        ) in declarations.items():  # they share one description, as Adam's and AdamW's
             if not declared.meaning and meanings:
                 declarations[owner] = dataclasses.replace(declared, meaning=meanings[0])
-        defaults = {p.default for p in declarations.values() if not p.is_required}
-        shared = defaults.pop() if len(defaults) == 1 and not GROUPS[group].is_unset else None
+        shared = None if GROUPS[group].unset_by_default else _shared_default(declarations)
         keys[f"{group}.{parameter}"] = Key(shared, declarations)
     return keys
+
+
+def _shared_default(declarations: dict[str, Parameter]) -> Any:
+    """Returns the default that all functions share, or None: where they differ, and where one
+    requires the parameter, so that a value of the shared default can be told from an unset one.
+    """
+    defaults = {(type(p.default), p.default) for p in declarations.values() if not p.is_required}
+    if len(defaults) != 1:
+        return None
+    _, default = defaults.pop()
+    is_set = any(p.is_required and p.accepts(default) for p in declarations.values())
+    return None if is_set else default

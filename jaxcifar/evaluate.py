@@ -18,14 +18,14 @@ def make_evaluate(
     """Returns fn(params, stats, images, labels, on_batch=None) -> (mean loss, accuracy in percent).
 
     `images` are uint8 [N, H, W, 3] and `labels` int32 [N], both on every device. After every batch
-    `on_batch` is called with the numbers of images dispatched so far and in all.
+    `on_batch(done, total)` is called with counts of images.
     """
 
     @functools.partial(
         jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
     )
     def evaluate_batch(params, stats, images, labels, start, *, size):
-        # The last batch reaches past the end: its surplus rows repeat the last image and weigh 0.
+        # The last batch reaches past the end: its padding rows repeat the last image with weight 0.
         rows = start + jnp.arange(size)
         weights = rows < len(labels)
         images, labels, weights = parallel.split_batch(
@@ -43,6 +43,6 @@ def make_evaluate(
             sums.append(evaluate_batch(params, stats, images, labels, start, size=size))
             if on_batch:
                 on_batch(min(start + size, len(labels)), len(labels))
-        return metrics.mean(functools.reduce(metrics.add, sums, {}))
+        return metrics.loss_and_accuracy(functools.reduce(metrics.add, sums, {}))
 
     return evaluate

@@ -1,6 +1,6 @@
-"""What the optimizers are made of: gradient transformations that round as PyTorch's do.
+"""Gradient transformations that round like PyTorch's; the optimizers are made of them.
 
-optax's own are used where they agree; these differ from them by what their docstrings say.
+optax's are used where they agree; each docstring says how these differ from optax's.
 """
 
 import math
@@ -21,18 +21,18 @@ def add_decayed_weights(
     return optax.add_decayed_weights(weight_decay, mask)
 
 
-def decouple_weight_decay(
+def add_decoupled_weight_decay(
     lr: float, weight_decay: float, decay_norms_and_biases: bool
 ) -> optax.GradientTransformation:
     """Multiplies the parameters by 1 - lr · weight_decay, then adds the updates, and rounds in
     between as PyTorch does.
 
-    In float32 that product is close enough to 1 for its rounding to change the decay by percents,
-    so optax's sum of both would drift from PyTorch's parameters by 1e-5 of their size in 200 steps.
-    Neither a fused multiply-add nor the sum outside changes what is rounded: `decay` and the
+    In float32, 1 - lr · weight_decay is so close to 1 that rounding it changes the decay by
+    percents; optax's sum drifts from PyTorch's parameters by 1e-5 of their size in 200 steps.
+    Neither a fused multiply-add nor the sum outside changes what is rounded here: `decay` and the
     differences from `param` are exact.
     """
-    decay = 1 - (1 - lr * weight_decay)
+    decay = 1 - (1 - lr * weight_decay)  # what PyTorch decays by, after rounding
 
     def update_param(update: jax.Array, param: jax.Array) -> jax.Array:
         if not weight_decay or not (decay_norms_and_biases or _is_weight(param)):
@@ -43,7 +43,7 @@ def decouple_weight_decay(
 
 
 def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
-    """`torch.nn.utils.clip_grad_norm_`; optax's own leaves out the 1e-6."""
+    """Clips like `torch.nn.utils.clip_grad_norm_`, including its 1e-6, which optax leaves out."""
 
     def clip(grads: optax.Updates, params: optax.Params | None) -> optax.Updates:
         factor = jnp.minimum(1.0, max_norm / (optax.tree.norm(grads) + 1e-6))
@@ -53,7 +53,7 @@ def clip_by_global_norm(max_norm: float) -> optax.GradientTransformation:
 
 
 def scale_by_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
-    """Adam's direction m̂ / (√v̂ + eps). optax's own computes 1 - b2^t in float32, where it cancels:
+    """Adam's direction m̂ / (√v̂ + eps). optax computes 1 - b2^t in float32, where it cancels:
     over 200 steps that moves the parameters by up to 6e-6 of their size.
     """
 

@@ -12,8 +12,10 @@ from ml_collections import ConfigDict
 from jaxcifar import cli
 from jaxcifar.run import Run
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "where results go (default: runs/<config's name>)")
-_FRESH = flags.DEFINE_bool("fresh", False, "move an old work directory aside and start over")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "work directory (default: runs/<config file's name>)"
+)
+_FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory aside and start over")
 
 
 def main(config: ConfigDict) -> int:
@@ -24,18 +26,23 @@ def main(config: ConfigDict) -> int:
         print(f"the old run is now in {run.moved_to}")
     summary = run.finished_summary()
     if summary:
-        print("this run is finished; --fresh starts it over")
+        print("this run is already finished; --fresh starts it over")
     else:
-        from jaxcifar import train  # here: --help and mistakes need not wait for JAX
+        from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 
-        summary = train.train(run)
+        summary = train.train_run(run)
     print(
-        f"test accuracy {summary['test_acc']:.2f} %  loss {summary['test_loss']:.4f}  "
-        f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f} %)\n"
+        f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
+        f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)\n"
         f"results are in {run.directory}/"
     )
     return 0
 
 
-if __name__ == "__main__":
+def launch() -> None:
+    """Runs the command and exits."""
     cli.launch(main, __doc__, (cli.CONFIG, _WORKDIR, _FRESH), takes_config=True)
+
+
+if __name__ == "__main__":
+    launch()

@@ -9,7 +9,7 @@ Sums = dict[str, jax.Array]
 def batch_sums(losses: jax.Array, logits: jax.Array, targets: jax.Array, weights=1.0) -> Sums:
     """Returns the sums over a batch of the loss, the correct predictions and the images.
 
-    A prediction scores its weight in the target, so under mixing it can be partly right.
+    A prediction scores the target's weight for that class, so with mixing it is fractional.
 
     Args:
         losses: float32 [B].
@@ -31,6 +31,6 @@ def add(total: dict[str, float], sums: Sums) -> dict[str, float]:
     return {name: total.get(name, 0.0) + float(value) for name, value in sums.items()}
 
 
-def mean(total: dict[str, float]) -> tuple[float, float]:
+def loss_and_accuracy(total: dict[str, float]) -> tuple[float, float]:
     """Returns (mean loss, accuracy in percent) from totals."""
     return total["loss"] / total["count"], 100 * total["correct"] / total["count"]

@@ -23,13 +23,25 @@ class OptimizerEntry(Entry):
 
     momentum: str | None = None
 
+    def __post_init__(self):
+        if self.momentum and self.momentum not in self.parameters:
+            raise ConfigError(
+                f"the optimizer {self.name!r} has no parameter {self.momentum!r} to be its momentum"
+            )
 
-OPTIMIZERS = Registry("optimizer", reserved=("lr",), entry_type=OptimizerEntry)
+
+OPTIMIZERS = Registry(
+    "optimizer",
+    reserved=("lr",),
+    required=("lr",),
+    taken=("name", "clip_norm"),
+    entry_type=OptimizerEntry,
+)
 optimizer = OPTIMIZERS.register
 
 
 def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """Returns the optimizer that the config names, its gradients clipped to optimizer.clip_norm.
+    """Returns the optimizer that the config names, with gradient clipping to optimizer.clip_norm.
 
     Its hyperparameters `lr` and `momentum` (for Adam: beta1) are in its state,
     `opt_state.hyperparams`, where every training step sets them.
@@ -46,7 +58,7 @@ def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
 
     def build(lr, momentum=None):
         scheduled = {entry.momentum: momentum} if entry.momentum else {}
-        update = entry.function(lr, **scheduled, **arguments)
+        update = entry.function(lr=lr, **scheduled, **arguments)
         clip_norm = config.optimizer.clip_norm
         return (
             optax.chain(gradient_transforms.clip_by_global_norm(clip_norm), update)
@@ -57,8 +69,8 @@ def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     return optax.inject_hyperparams(build)(**initial)
 
 
-def momentum(config: ConfigDict) -> float | None:
-    """Returns the config's momentum, for Adam beta1; None if the optimizer has none."""
+def initial_momentum(config: ConfigDict) -> float | None:
+    """Returns the configured momentum, for Adam beta1; None if the optimizer has none."""
     entry = OPTIMIZERS[config.optimizer.name]
     return entry.arguments(config.optimizer).get(entry.momentum)
 
@@ -82,10 +94,11 @@ def sgd(
 
     Args:
         lr: learning rate.
-        momentum: factor of the momentum buffer.
-        nesterov: Nesterov's momentum.
+        momentum: momentum.
+        nesterov: use Nesterov momentum.
         weight_decay: weight decay, as in PyTorch.
-        decay_norms_and_biases: decay all parameters, as PyTorch does; or those of rank 2 and more.
+        decay_norms_and_biases: also decay norms and biases, as PyTorch does (False: only parameters
+            of rank 2 and more).
     """
     import optax
 
@@ -116,7 +129,8 @@ def adam(
         b2: decay of the squared gradient's moving average.
         eps: added to the denominator.
         weight_decay: weight decay, as in PyTorch.
-        decay_norms_and_biases: decay all parameters, as PyTorch does; or those of rank 2 and more.
+        decay_norms_and_biases: also decay norms and biases, as PyTorch does (False: only parameters
+            of rank 2 and more).
     """
     import optax
 
@@ -149,5 +163,5 @@ def adamw(
     return optax.chain(
         gradient_transforms.scale_by_adam(b1, b2, eps),
         optax.scale_by_learning_rate(lr),
-        gradient_transforms.decouple_weight_decay(lr, weight_decay, decay_norms_and_biases),
+        gradient_transforms.add_decoupled_weight_decay(lr, weight_decay, decay_norms_and_biases),
     )

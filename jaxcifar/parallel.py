@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 from jaxcifar import cache
 from jaxcifar.spec import ConfigError
 
-# By default XLA runs convolutions in YNNPACK too, where the kernel gradients of a ResNet-18 take
-# two to three times as long. Small matrix products and reductions are faster there.
+# By default XLA also uses YNNPACK for convolutions, which makes the kernel gradients of a ResNet-18
+# take two to three times as long. Small matrix products and reductions are faster there.
 CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
@@ -36,7 +36,8 @@ def setup(config: ConfigDict) -> Mesh:
     _keep_freed_memory()
     with contextlib.suppress(RuntimeError):  # JAX is initialized
         jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or 1)
-        # Steps queued to another thread need up to twice the memory, and take no less time.
+    with contextlib.suppress(RuntimeError):
+        # Asynchronously queued steps need up to twice the memory and are no faster.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
@@ -61,10 +62,10 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
 
 
 def check_fits(mesh: Mesh, num_bytes: int) -> None:
-    """Checks that every device has room for `num_bytes` of data, with as much again to work in.
+    """Checks that every device has room for `num_bytes` of data, plus as much again for training.
 
     Raises:
-        ConfigError: a device has less; the message gives the numbers.
+        ConfigError: a device has less free memory.
     """
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # virtual devices share the machine's memory
@@ -74,8 +75,8 @@ def check_fits(mesh: Mesh, num_bytes: int) -> None:
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
     if 2 * num_bytes > free:
         raise ConfigError(
-            f"the images take {num_bytes / 1e9:.2f} GB on each of {mesh.size} devices, and as much "
-            f"again is needed to train, but a device has {free / 1e9:.2f} GB free; use fewer images"
+            f"the images take {num_bytes / 1e9:.2f} GB on each of {mesh.size} devices, training "
+            f"needs as much again, and {free / 1e9:.2f} GB is free; use fewer images"
         )
 
 
@@ -97,7 +98,9 @@ def _supported(options: dict[str, str]) -> dict[str, str]:
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:
-        warnings.warn(f"training on this CPU may be slow: {error}", stacklevel=2)
+        warnings.warn(
+            f"an XLA option is not supported, training may be slow: {error}", stacklevel=2
+        )
         return {}
     return options
 
@@ -106,8 +109,8 @@ def _keep_freed_memory() -> None:
     """Tells glibc to keep freed memory for the next allocation instead of returning it to the
     system.
 
-    XLA allocates the memory of every step anew: several hundred megabytes, whose page faults take
-    10 % of a ResNet-18 step. Only what the main thread frees is kept, which is why `setup` has the
+    XLA reallocates each step's memory: several hundred megabytes, whose page faults take
+    10% of a ResNet-18 step. Only what the main thread frees is kept, which is why `setup` has the
     main thread run the steps; one heap for all threads (M_ARENA_MAX) would mix in the compiler's
     memory, and steps would be slower in a process that compiled. Without glibc nothing changes.
     """

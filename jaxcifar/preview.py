@@ -1,7 +1,6 @@
 """A picture of what augmentation does to a config's training images.
 
-The first row shows original images, the next rows samples of the config's `augment`, and then every
-registered transform has a row to itself. Separate because it is the only part that draws.
+See scripts/preview_augmentations.py.
 """
 
 import pathlib
@@ -23,7 +22,7 @@ Row = tuple[str, np.ndarray]  # a label, and images float32 [N, H, W, 3] in [0, 
 
 
 def write(config: ConfigDict, path: str | pathlib.Path) -> str:
-    """Writes the picture for a config and returns a line that says so.
+    """Writes the picture for a config and returns a one-line summary.
 
     Raises:
         ConfigError: the path is not a .png file's, or cannot be written; the data cannot be read.
@@ -41,37 +40,37 @@ def write(config: ConfigDict, path: str | pathlib.Path) -> str:
 
 
 def make_rows(config: ConfigDict) -> list[Row]:
-    """Returns the rows of the picture."""
+    """Returns the rows of the picture: original images, samples of `augment`, then examples."""
     parallel.setup(config)
     images = data.load(config).train.images[:NUM_IMAGES] / np.float32(255)
-    labels_and_lines = [
+    labels_and_pipelines = [
         (f"augment, sample {sample + 1}", config.augment)
         for sample in range(NUM_SAMPLES if config.augment else 0)
     ]
-    labels_and_lines += [(line, line) for line in example_lines()]
+    labels_and_pipelines += [(pipeline, pipeline) for pipeline in example_pipelines()]
     key = stream(config.seed, Stream.STEP)
     rows, compiled = [("original", images)], {}
-    for index, (label, line) in enumerate(labels_and_lines):
-        if line not in compiled:
-            compiled[line] = jax.jit(jax.vmap(augment.parse(line, mean=config.data.mean)))
+    for index, (label, pipeline) in enumerate(labels_and_pipelines):
+        if pipeline not in compiled:
+            compiled[pipeline] = jax.jit(jax.vmap(augment.parse(pipeline, mean=config.data.mean)))
         keys = jax.random.split(jax.random.fold_in(key, index), len(images))
-        rows.append((label, np.asarray(compiled[line](keys, images))))
+        rows.append((label, np.asarray(compiled[pipeline](keys, images))))
     return rows
 
 
-def example_lines() -> list[str]:
-    """Returns a line or more for every registered transform: its examples, or else its name. One
-    that has required parameters and no examples is left out.
+def example_pipelines() -> list[str]:
+    """Returns augmentation strings for every registered transform: its examples, or else its name.
+    Transforms with required parameters and no examples are omitted.
     """
-    lines = []
+    pipelines = []
     for name, entry in augment.TRANSFORMS.items():
         needs_values = any(declared.is_required for declared in entry.parameters.values())
-        lines += entry.examples or ([] if needs_values else [name])
-    return lines
+        pipelines += entry.examples or ([] if needs_values else [name])
+    return pipelines
 
 
 def draw(rows: Sequence[Row]) -> Image.Image:
-    """Returns the picture of rows."""
+    """Returns the picture of the rows."""
     count, height, width, _ = rows[0][1].shape
     column_width, row_height = width * ZOOM + GAP, height * ZOOM + GAP
     size = (LABEL_WIDTH + count * column_width, len(rows) * row_height + GAP)

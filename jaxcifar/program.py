@@ -1,4 +1,4 @@
-"""The compiled functions of a config: init, train an epoch, evaluate, gradients by layer.
+"""The compiled functions of a config: init, train an epoch, evaluate, gradients by parameter.
 
 A `Program` holds the data on the devices and everything that XLA compiles, and nothing of a run:
 no files, no progress, no reports. Training loops over it, and so does the benchmark.
@@ -23,7 +23,7 @@ from jaxcifar.rng import Stream, stream
 from jaxcifar.step import TrainState
 
 
-class Call(NamedTuple):
+class CallResult(NamedTuple):
     """What a device call of an epoch returns."""
 
     state: TrainState
@@ -52,8 +52,8 @@ class Program:
         self.optimizer = optimizers.create(config)
         abstract_model = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
         self.graphdefs, _, _ = functional.split(abstract_model)
-        self._train_steps = jax.jit(
-            step_lib.make_train_steps(
+        self._train_call = jax.jit(
+            step_lib.make_train_call(
                 self.graphdefs, self.optimizer, config, self.num_classes, mesh
             ),
             static_argnames=("steps", "batch_size"),
@@ -62,7 +62,6 @@ class Program:
             out_shardings=self._replicated,
         )
         self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}  # by steps and batch size
-        self.num_calls = 0  # device calls that training has made
         self._evaluate = evaluate.make_evaluate(self.graphdefs, config, mesh)
 
     def init(self) -> TrainState:
@@ -72,15 +71,21 @@ class Program:
         Raises:
             ConfigError: `model.pretrained` cannot be loaded, or belongs to another network.
         """
-
-        def init(key: jax.Array, pretrained_arrays: dict[str, jax.Array]) -> TrainState:
-            _, *arrays = functional.split(self._create(key))
-            params, stats = (functional.insert(pretrained_arrays, tree) for tree in arrays)
-            return step_lib.init_state(params, stats, self.optimizer, self.config)
-
-        key = stream(self.config.seed, Stream.INIT)
         arrays = pretrained.load(self.config, self.num_classes)
-        return jax.jit(init, out_shardings=self._replicated)(key, arrays)
+        init = jax.jit(self._init, out_shardings=self._replicated)
+        return init(self._stream(Stream.INIT), arrays)
+
+    def abstract_state(self) -> TrainState:
+        """Returns the shapes, dtypes and shardings of a state (`jax.ShapeDtypeStruct`s)."""
+        state = jax.eval_shape(self._init, self._stream(Stream.INIT), {})
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), state
+        )
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether a training program has been compiled."""
+        return bool(self._compiled)
 
     def train_epoch(
         self,
@@ -88,16 +93,16 @@ class Program:
         epoch: int,
         hyperparameters: dict[str, np.ndarray],
         first_step: int = 0,
-    ) -> Iterator[Call]:
+    ) -> Iterator[CallResult]:
         """Trains to the end of an epoch, and yields after each device call is dispatched.
 
-        The state it is passed, and those it yields, are gone with the next call.
+        States are donated: each is invalid after the next call.
 
         Args:
-            state: from which to go on.
-            epoch: number of epochs before this one.
+            state: the current state.
+            epoch: index of the epoch, from 0.
             hyperparameters: the optimizer's, float32 [steps_per_epoch] by name.
-            first_step: number of the epoch's steps that are done already.
+            first_step: number of the epoch's steps already done.
         """
         images, labels = self._data["train"]
         order = self.epoch_order(epoch)
@@ -106,14 +111,13 @@ class Program:
         for index, steps, batch_size in calls:
             inputs = (state, images, labels, order, hyperparameters, step_key, index)
             if (steps, batch_size) not in self._compiled:
-                lowered = self._train_steps.lower(*inputs, steps=steps, batch_size=batch_size)
+                lowered = self._train_call.lower(*inputs, steps=steps, batch_size=batch_size)
                 self._compiled[steps, batch_size] = lowered.compile()
             state, sums = self._compiled[steps, batch_size](*inputs)
-            self.num_calls += 1
-            yield Call(state, index + steps, sums)
+            yield CallResult(state, index + steps, sums)
 
     def epoch_order(self, epoch: int) -> jax.Array:
-        """Returns the order of the training images in the epoch after `epoch` others, int32 [N]."""
+        """Returns the order of the training images in an epoch (from 0), int32 [N]."""
         return self._shuffle(jax.random.fold_in(self._stream(Stream.SHUFFLE), epoch))
 
     def evaluate(
@@ -122,16 +126,15 @@ class Program:
         split: Literal["train", "val", "test"],
         on_batch: Callable[[int, int], None] | None = None,
     ) -> tuple[float, float]:
-        """Returns (mean loss, accuracy in percent) of a `TrainState.model` on a part of the data.
+        """Returns (mean loss, accuracy in percent) of a `TrainState.model` on a split.
 
-        After every batch `on_batch` is called with the numbers of images dispatched so far and in
-        all.
+        After every batch `on_batch(done, total)` is called with counts of images.
         """
         images, labels = self._data[split]
         return self._evaluate(**model, images=images, labels=labels, on_batch=on_batch)
 
     def gradients(self, state: TrainState) -> dict[str, np.ndarray]:
-        """Returns the gradient of the loss at the state by parameter, for the first batch_size
+        """Returns the gradient of the loss by parameter, for the first batch_size
         training images, not augmented.
         """
         images, labels = self._data["train"]
@@ -161,6 +164,11 @@ class Program:
         full_steps = len(self._data["train"][1]) // self.config.batch_size
         platform = self.mesh.devices.flat[0].platform
         return self.config.steps_per_call or choose_steps_per_call(full_steps, platform)
+
+    def _init(self, key: jax.Array, pretrained_arrays: dict[str, jax.Array]) -> TrainState:
+        _, *arrays = functional.split(self._create(key))
+        params, stats = (functional.insert(pretrained_arrays, tree) for tree in arrays)
+        return step_lib.init_state(params, stats, self.optimizer, self.config)
 
     def _create(self, key: jax.Array) -> nnx.Module:
         return models.from_config(self.config, num_classes=self.num_classes, rngs=nnx.Rngs(key))
@@ -194,8 +202,8 @@ class Program:
 def choose_steps_per_call(full_steps: int, platform: str) -> int:
     """Returns how many of an epoch's full steps one device call makes.
 
-    On a CPU 1: XLA runs convolutions inside a loop very slowly there. Elsewhere up to 64, so that
-    the host is out of the way; a divisor, where there is one above 15, to compile one length only.
+    On a CPU 1: see `step`. Elsewhere up to 64, to hide the host's overhead; a divisor of at least
+    16 if there is one, to compile one length only.
     """
     if platform == "cpu":
         return 1

@@ -1,24 +1,24 @@
-"""How far long work is: a bar on a terminal, elsewhere a plain line now and then."""
+"""Progress display: a bar on a terminal, otherwise an occasional line."""
 
 import time
 
 import rich.console
 import rich.progress
 
-PLAIN_SECONDS = 30  # without a terminal: at most one line of progress in this time
+PLAIN_SECONDS = 30  # without a terminal: at most one line per this many seconds
 
 
 class ProgressBar:
-    """A context manager that shows progress towards `total`, and lines printed meanwhile."""
+    """A context manager that shows progress toward `total`, and lines printed meanwhile."""
 
     def __init__(self, description: str, total: int, unit: str = "images"):
-        """Creates a bar that appears when the context is entered and is gone at its end."""
+        """Creates a bar that appears on entering the context and is removed on exit."""
         self._console = rich.console.Console(highlight=False)
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
             rich.progress.TaskProgressColumn(),
-            rich.progress.TextColumn("left"),
+            rich.progress.TextColumn("ETA"),
             rich.progress.TimeRemainingColumn(),
             console=self._console,
             disable=not self._console.is_terminal,
@@ -36,7 +36,7 @@ class ProgressBar:
         self._bar.stop()
 
     def update(self, completed: int | None = None, description: str | None = None) -> None:
-        """Shows how much is done, and what; None leaves either as it is."""
+        """Updates how much is done, and what; None keeps the current value."""
         self._description = description or self._description
         self._bar.update(self._task, completed=completed, description=self._description)
         if self._bar.disable and time.monotonic() - self._last_line > PLAIN_SECONDS:

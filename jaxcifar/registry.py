@@ -24,11 +24,11 @@ class Entry:
     function: Callable
     parameters: dict[str, Parameter]  # that configs and lines may set
     file: str  # where it is defined
-    check: Callable[..., None] | None = None  # of what must hold between arguments
+    check: Callable[..., None] | None = None  # of several arguments together
 
     def arguments(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns the arguments to call the function with: those of the values that are its
-        parameters and set (not None), and for others its defaults. Required ones may be missing.
+        """Returns the arguments to call the function with: the values that are set (not None) for
+        its parameters, else the defaults. Unset required ones are omitted.
         """
         arguments = {}
         for name, parameter in self.parameters.items():
@@ -62,16 +62,26 @@ class Entry:
 class Registry(Mapping[str, Entry]):
     """Functions of one kind by name, such as all schedules."""
 
-    def __init__(self, kind: str, *, reserved: Iterable[str] = (), entry_type: type[Entry] = Entry):
+    def __init__(
+        self,
+        kind: str,
+        *,
+        reserved: Iterable[str] = (),
+        required: Iterable[str] = (),
+        taken: Iterable[str] = (),
+        entry_type: type[Entry] = Entry,
+    ):
         """Creates an empty registry.
 
         Args:
             kind: what its functions are called, such as "schedule".
             reserved: parameters that the callers pass, so that configs and lines cannot set them.
-            entry_type: what an entry is made of.
+            required: those of them that every function must have.
+            taken: names that no other parameter may have, since config keys of the group do.
+            entry_type: the class of its entries.
         """
         self.kind = kind
-        self.reserved = tuple(reserved)
+        self.reserved, self.required, self.taken = tuple(reserved), tuple(required), tuple(taken)
         self._entry_type = entry_type
         self._entries: dict[str, Entry] = {}
 
@@ -82,22 +92,35 @@ class Registry(Mapping[str, Entry]):
         Registering a name again from the same file replaces it.
 
         Raises:
-            ConfigError: another file has defined the name, or an annotation is not understood.
+            ConfigError: another file has defined the name, or the signature is not valid.
         """
         if callable(function_or_name):
             return self._register(None, function_or_name, **attributes)
         return functools.partial(self._register, function_or_name, **attributes)
 
     def _register(self, name: str | None, function: Callable, **attributes) -> Callable:
+        if not inspect.isfunction(inspect.unwrap(function)):
+            raise ConfigError(f"a {self.kind} must be a function, not {function!r}")
         name, file = name or function.__name__, _file(function)
+        if not name.isidentifier():
+            raise ConfigError(f"the name of a {self.kind} must be an identifier, not {name!r}")
         if name in self and self[name].file != file:
             raise ConfigError(
                 f"there is a {self.kind} {name!r} already, in {self[name].file}; "
                 "choose another name"
             )
+        missing = [p for p in self.required if p not in inspect.signature(function).parameters]
+        if missing:
+            raise ConfigError(f"the {self.kind} {name!r} must have a parameter {missing[0]!r}")
         declared = spec.parameters(function, unchecked=self.reserved)
         function = spec.checked(function, declared)
         declared = {key: value for key, value in declared.items() if key not in self.reserved}
+        for key in declared:
+            if key in self.taken:
+                raise ConfigError(
+                    f"the {self.kind} {name!r} cannot have a parameter {key!r}: there is a config "
+                    "key of that name; choose another"
+                )
         self._entries[name] = self._entry_type(
             name=name, function=function, parameters=declared, file=file, **attributes
         )
@@ -120,18 +143,18 @@ class Registry(Mapping[str, Entry]):
 
 
 class UnknownNameError(ConfigError, KeyError):
-    """There is nothing of that name in a registry."""
+    """A name that is not in a registry."""
 
     def __init__(self, kind: str, name: str, names: Iterable[str]):
         near = suggest(name, names)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        super().__init__(f"there is no {kind} {name!r}; {hint}known are {', '.join(names)}")
+        super().__init__(f"there is no {kind} {name!r}; {hint}known: {', '.join(names)}")
 
     __str__ = ConfigError.__str__  # KeyError shows its message in quotes
 
 
 def suggest(name: str, names: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
-    """Returns the names that `name` may have been meant for: those that have it as one of their
+    """Returns the names that `name` was probably meant to be: those that have it as one of their
     words, so that "flip" finds "random_flip" before "hflip"; else those spelled most alike.
     """
     names = list(names)

@@ -1,6 +1,6 @@
-"""The run's independent random streams, all folded out of its seed.
+"""The run's independent random streams, derived from its seed with fold_in.
 
-Within a stream, keys fold in what they are for: the epoch, or the step and then the row. So a
+Within a stream, the epoch, or the step and then the row, is folded in. So a
 batch does not depend on how the run got there, and nothing random needs saving.
 """
 

@@ -12,19 +12,19 @@ from jaxcifar.spec import ConfigError
 
 
 class Run:
-    """A config and the work directory that is its own."""
+    """A config and its work directory."""
 
     def __init__(self, config: ConfigDict, directory: pathlib.Path):
-        """Names the directory; `claim` checks it."""
+        """Checks nothing; use `claim`."""
         self.config, self.directory = config, directory
         self.moved_to: pathlib.Path | None = None  # where `claim` has moved an older run
-        self.warnings: list[str] = []  # for the reader, when training begins
 
     @classmethod
     def claim(
         cls, config: ConfigDict, workdir: str | pathlib.Path, *, fresh: bool = False
     ) -> "Run":
-        """Returns the run of a config in a directory, which is created, or whose run may go on.
+        """Returns this config's run in a directory, a new one or one to be resumed, and writes its
+        config.json.
 
         Args:
             config: it is validated here.
@@ -68,7 +68,7 @@ class Run:
         (self.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
 
     def remove_summary(self) -> None:
-        """Removes the summary of a run that goes on."""
+        """Removes the summary of a run that is being extended."""
         (self.directory / "summary.json").unlink(missing_ok=True)
 
     def records(self) -> list[dict[str, float]]:
@@ -76,11 +76,11 @@ class Run:
         path = self.directory / "metrics.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
-    def keep_records(self, num_epochs: int) -> None:
-        """Drops the records of later epochs, which a resumed run makes again."""
+    def drop_records_after(self, epoch: int) -> None:
+        """Drops the records of later epochs, which a resumed run will write again."""
         path = self.directory / "metrics.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(lines[:num_epochs]))
+        path.write_text("".join(lines[:epoch]))
 
     def add_record(self, record: dict[str, float]) -> None:
         """Appends an epoch's record to `metrics.jsonl`."""
@@ -88,18 +88,18 @@ class Run:
             file.write(json.dumps(record) + "\n")
 
     def _compare(self, old: ConfigDict) -> None:
-        """Refuses to go on with a run of another config; a changed config file is a warning."""
+        """Refuses to resume a run of another config; prints that the config file has changed."""
         if differences := config_lib.differences(old, self.config):
             raise ConfigError(
-                f"{str(self.directory)!r} holds a run of another config; choose another work "
+                f"{str(self.directory)!r} holds a run with a different config; choose another work "
                 "directory:\n  " + "\n  ".join(differences),
                 command_hint="--fresh moves it aside and starts over",
             )
         file, sha256 = self.config.config_file, self.config.config_sha256
         if sha256 and old.config_sha256 and sha256 != old.config_sha256:
-            self.warnings.append(
-                f"{file} has changed since the run last started; its config is still the same, "
-                "but what it registers may not be"
+            print(
+                f"{file} has changed since the run last started: its config is still the same, but "
+                "code that it registers may not be"
             )
 
 
@@ -114,7 +114,7 @@ def read_config(directory: pathlib.Path) -> ConfigDict:
         return config_lib.from_json(path.read_text())
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ConfigError(
-            f"{str(directory)!r} holds no run: config.json is missing or cannot be read",
+            f"{str(directory)!r} is not a run directory: config.json is missing or cannot be read",
             command_hint="--fresh moves the directory aside and starts over"
             if path.exists()
             else "",

@@ -7,7 +7,7 @@ parameter names and defaults: its value at `step` is what the optimizer has afte
 
 A config chooses a schedule by the name that it is registered with, and sets its parameters as
 `schedule.<parameter>`. The run itself provides two: `lr`, which is optimizer.lr, and
-`total_steps`, the number of schedule intervals in the run. (A long file of short functions.)
+`total_steps`, the number of schedule intervals in the run.
 """
 
 import bisect
@@ -38,9 +38,9 @@ CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 class ScheduleEntry(Entry):
     """A registered schedule.
 
-    `momentum` is the function of what it does to the momentum (for Adam: beta1), whose parameters
-    may be set too. `run_defaults` names required parameters that a config may leave unset, and what
-    the run provides for them: "lr" or "total_steps". A schedule that `follows_metric` is a function
+    `momentum` is its momentum schedule (for Adam: of beta1), whose parameters become keys, too.
+    `run_defaults` names required parameters that a config may leave unset, and what the run
+    provides for them: "lr" or "total_steps". A schedule that `follows_metric` is a function
     (state, metric, ...) -> state, called after every epoch.
     """
 
@@ -50,13 +50,15 @@ class ScheduleEntry(Entry):
 
     def __post_init__(self):
         if self.momentum:
-            for name, parameter in spec.parameters(self.momentum).items():
+            for name, parameter in spec.parameters(
+                self.momentum, unchecked=PROVIDED_BY_RUN
+            ).items():
                 if name not in PROVIDED_BY_RUN:
                     self.parameters.setdefault(name, parameter)
         for name, source in self.run_defaults.items():
             parameter = self.parameters[name]
             meaning = f"{parameter.meaning} (default: {PROVIDED_BY_RUN[source]})"
-            self.parameters[name] = dataclasses.replace(parameter, default=None, meaning=meaning)
+            self.parameters[name] = spec.Parameter(parameter.annotation, None, meaning)
 
 
 PROVIDED_BY_RUN = {
@@ -65,7 +67,8 @@ PROVIDED_BY_RUN = {
     "state": "",  # of a schedule that follows a metric
     "metric": "",
 }
-SCHEDULES = Registry("schedule", reserved=PROVIDED_BY_RUN, entry_type=ScheduleEntry)
+_TAKEN = ("name", "interval", "warmup", "start_factor", "steps_per_epoch", "cycle_momentum")
+SCHEDULES = Registry("schedule", reserved=PROVIDED_BY_RUN, taken=_TAKEN, entry_type=ScheduleEntry)
 schedule = SCHEDULES.register
 
 
@@ -81,7 +84,7 @@ def step_lr(lr: PositiveFloat, *, step_size: PositiveInt, gamma: PositiveFloat =
 
     Args:
         step_size: intervals between decays.
-        gamma: factor of a decay.
+        gamma: decay factor.
     """
     return lambda step: lr * gamma ** (step // step_size)
 
@@ -93,8 +96,8 @@ def multistep_lr(
     """Returns lr · gamma^(number of milestones ≤ step) (MultiStepLR); repeated ones count again.
 
     Args:
-        milestones: intervals after which a decay comes.
-        gamma: factor of a decay.
+        milestones: intervals at which to decay.
+        gamma: decay factor.
     """
     milestones = sorted(milestones)
     return lambda step: lr * gamma ** bisect.bisect_right(milestones, step)
@@ -105,7 +108,7 @@ def exponential_lr(lr: PositiveFloat, *, gamma: PositiveFloat) -> ScheduleFn:
     """Returns lr · gamma^step (ExponentialLR).
 
     Args:
-        gamma: factor of every interval.
+        gamma: factor per interval.
     """
     return lambda step: lr * gamma**step
 
@@ -130,11 +133,11 @@ def cosine_annealing_warm_restarts(
     lr: PositiveFloat, *, T_0: PositiveInt, T_mult: PositiveInt = 1, eta_min: NonNegativeFloat = 0.0
 ) -> ScheduleFn:
     """Returns SGDR's schedule (CosineAnnealingWarmRestarts; Loshchilov & Hutter 2017): a cosine
-    from lr to eta_min over T_0 intervals, begun again whenever it ends, each T_mult times longer.
+    from lr to eta_min over T_0 intervals, restarted whenever it ends, each T_mult times longer.
 
     Args:
         T_0: intervals until the first restart.
-        T_mult: factor from one cycle's length to the next.
+        T_mult: growth factor of the cycle length.
         eta_min: lowest learning rate.
     """
 
@@ -194,11 +197,11 @@ def one_cycle_lr(
     Args:
         max_lr: highest learning rate.
         total_steps: length of the cycle.
-        pct_start: share of the cycle in which the learning rate rises.
-        anneal_strategy: how the phases interpolate.
+        pct_start: fraction of the cycle in which the learning rate rises.
+        anneal_strategy: interpolation of the phases.
         div_factor: the cycle starts at max_lr / div_factor.
-        final_div_factor: it ends at its initial value / final_div_factor.
-        three_phase: fall as fast as it rose, then anneal.
+        final_div_factor: the cycle ends at its initial value / final_div_factor.
+        three_phase: descend symmetrically, then anneal.
 
     Raises:
         ConfigError: an argument is out of range, or makes a phase of no length, where PyTorch
@@ -249,10 +252,10 @@ def cyclic_lr(
     Args:
         base_lr: lowest learning rate.
         max_lr: highest learning rate.
-        step_size_up: intervals of a rise.
-        step_size_down: intervals of a fall (None: step_size_up).
+        step_size_up: length of the rise in intervals.
+        step_size_down: length of the fall in intervals (None: step_size_up).
         mode: how the amplitude changes.
-        gamma: in mode 'exp_range', factor of every interval.
+        gamma: in mode 'exp_range', factor per interval.
     """
     _check_order(base_lr=base_lr, max_lr=max_lr)
     amplitude = _cycle_amplitude(step_size_up, step_size_down, mode, gamma)
@@ -261,20 +264,20 @@ def cyclic_lr(
 
 @spec.checked
 def warm_up(
-    schedule: ScheduleFn,
+    schedule_fn: ScheduleFn,
     *,
     warmup: NonNegativeInt,
     start_factor: Annotated[float, spec.between(0, 1, "right")] = 1 / 3,
 ) -> ScheduleFn:
-    """Returns `schedule` with `warmup` intervals in front of it that rise linearly from
-    start_factor times its first value to that value (LinearLR, then `schedule`, in a SequentialLR
-    with the milestone `warmup`).
+    """Returns `schedule_fn` after `warmup` intervals that rise linearly from start_factor times its
+    first value to that value (LinearLR, then the schedule, in a SequentialLR with the milestone
+    `warmup`).
     """
 
     def value(step: int) -> float:
         if step >= warmup:
-            return schedule(step - warmup)
-        return schedule(0) * (start_factor + (1 - start_factor) * step / warmup)
+            return schedule_fn(step - warmup)
+        return schedule_fn(0) * (start_factor + (1 - start_factor) * step / warmup)
 
     return value
 
@@ -308,13 +311,13 @@ def reduce_lr_on_plateau(
         state: what this returned after the epoch before, or `plateau_start`'s.
         metric: val_loss in mode 'min', val_acc in mode 'max'.
         mode: decay when val_loss no longer falls ('min') or val_acc no longer rises ('max').
-        factor: factor of a decay.
-        patience: epochs without improvement that are tolerated.
+        factor: decay factor.
+        patience: epochs without improvement before a decay.
         threshold: the smallest improvement that counts.
         threshold_mode: whether threshold is relative to the best value or absolute.
-        cooldown: epochs after a decay in which none counts as bad.
+        cooldown: epochs after a decay during which bad epochs are not counted.
         min_lr: lowest learning rate.
-        eps: decays of this size and below are skipped.
+        eps: decays of at most this size are skipped.
     """
     lr, best, num_bad_epochs, cooldown_counter = (
         state[name] for name in ("lr", "best", "num_bad_epochs", "cooldown_counter")
@@ -333,7 +336,7 @@ def reduce_lr_on_plateau(
         new_lr = max(lr * factor, min_lr)
         lr = new_lr if lr - new_lr > eps else lr
         cooldown_counter, num_bad_epochs = cooldown, 0
-    return dict(zip(state, (lr, best, num_bad_epochs, cooldown_counter), strict=True))
+    return dict(lr=lr, best=best, num_bad_epochs=num_bad_epochs, cooldown_counter=cooldown_counter)
 
 
 def _cosine(start: float, end: float, fraction: float) -> float:
@@ -394,6 +397,4 @@ def _cycle_amplitude(
 def _check_order(**ends: float) -> None:
     (low_name, low), (high_name, high) = ends.items()
     if low > high:
-        raise ConfigError(
-            f"{low_name}={low!r} is not valid: it must not exceed {high_name}={high!r}"
-        )
+        raise ConfigError(spec.invalid(low_name, low, f"at most {high_name}={high!r}"))

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: asked once to stop, a run saves and leaves."""
+"""On the first SIGINT or SIGTERM, a run saves and exits."""
 
 import contextlib
 import signal
@@ -7,31 +7,43 @@ from collections.abc import Iterator
 from typing import Any
 
 
+class StopRequest:
+    """True once a signal has asked to stop; `signal` says which."""
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+
+    def __bool__(self) -> bool:
+        return self.signal is not None
+
+
 @contextlib.contextmanager
-def stop_signals() -> Iterator[list[signal.Signals]]:
-    """Yields a list that receives the first SIGINT or SIGTERM, so that a loop can save and leave.
-    A second one acts at once.
+def stop_signals() -> Iterator[StopRequest]:
+    """Yields a StopRequest that the first SIGINT or SIGTERM makes true, so that a loop can save and
+    exit. A second one takes effect immediately.
 
     A signal that is ignored stays ignored, such as SIGINT in a background job. Outside the main
-    thread, which alone may handle signals, the list stays empty.
+    thread, which alone may handle signals, none is received.
     """
-    received: list[signal.Signals] = []
+    stop = StopRequest()
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        handlers = {n: handler for n, handler in handlers.items() if handler != signal.SIG_IGN}
+        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {
+            signum: handler for signum, handler in handlers.items() if handler != signal.SIG_IGN
+        }
 
     def restore() -> None:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
-    def receive(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number))
+    def receive(signum: int, frame: Any) -> None:
+        stop.signal = signal.Signals(signum)
         restore()
 
-    for number in handlers:
-        signal.signal(number, receive)
+    for signum in handlers:
+        signal.signal(signum, receive)
     try:
-        yield received
+        yield stop
     finally:
         restore()

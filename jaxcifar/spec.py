@@ -1,6 +1,6 @@
-"""Declarations: what a parameter may be, read from annotated signatures; and the user's mistake.
+"""Parameter declarations read from annotated signatures, and ConfigError.
 
-The leaf of the package: it imports nothing else of it. A transform, schedule, optimizer, model or
+The leaf of the package: it imports nothing else from it. A transform, schedule, optimizer, model or
 data set is a function, and its signature is the only place that says what it takes:
 
     def step_lr(lr: PositiveFloat, *, step_size: PositiveInt, gamma: PositiveFloat = 0.1): ...
@@ -10,6 +10,7 @@ The annotations give types and valid values, the defaults are the defaults, and 
 """
 
 import ast
+import contextlib
 import dataclasses
 import functools
 import inspect
@@ -24,14 +25,24 @@ REQUIRED = inspect.Parameter.empty
 
 
 class ConfigError(ValueError):
-    """A user's mistake: the message says what is wrong, what is valid, and what to do.
+    """A user error: the message says what is wrong, what is valid, and what to do.
 
-    `command_hint` is added where a command reports the error; it may speak of flags.
+    `command_hint` is added where a command reports the error; it may mention flags.
     """
 
     def __init__(self, message: str, *, command_hint: str = ""):
         super().__init__(message)
         self.command_hint = command_hint
+
+
+def invalid(name: str, value: Any, valid: str) -> str:
+    """Returns the message about a value that is not valid; `valid` says which values are."""
+    return f"{name}={value!r} is not valid: it must be {valid}"
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of an error's message, or its type's name if that is empty."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 # --- constraints ----------------------------------------------------------------------------------
@@ -62,7 +73,7 @@ def more_than(low: float) -> Constraint:
 def between(
     low: float, high: float, closed: Literal["both", "left", "right", "neither"] = "both"
 ) -> Constraint:
-    """Returns the constraint that a value lies in an interval; `closed` says which ends belong."""
+    """Returns the constraint that a value lies in an interval; `closed` names the included ends."""
     has_low, has_high = closed in ("both", "left"), closed in ("both", "right")
 
     def check(value: float) -> bool:
@@ -122,7 +133,7 @@ def describe(annotation: Any, *, plural: bool = False) -> str:
 
 def accepts(annotation: Any, value: Any) -> bool:
     """Returns whether a value is what an annotation allows. Lists count as tuples, integers as
-    floats; booleans are no integers, and NaN and infinities no numbers.
+    floats; booleans are not integers; NaN and infinity are not numbers.
     """
     kind, arguments = _split(annotation)
     if kind is Annotated:
@@ -146,10 +157,10 @@ def accepts(annotation: Any, value: Any) -> bool:
 
 
 def from_text(annotation: Any, text: str) -> Any:
-    """Returns the value that a text stands for, as on a command line.
+    """Returns the value that a string stands for, as on a command line.
 
     Raises:
-        ValueError: no type that the annotation allows can be read from the text.
+        ValueError: the string cannot be read as any type that the annotation allows.
     """
     kinds = set(_kinds(annotation))
     if bool in kinds and text.lower() in ("true", "false", "1", "0"):
@@ -164,7 +175,8 @@ def from_text(annotation: Any, text: str) -> Any:
         if tuple in kinds and isinstance(value, int | float) and not kinds & {int, float}:
             value = (value,)
         if float in kinds and type(value) is int and int not in kinds:
-            value = float(value)
+            with contextlib.suppress(OverflowError):
+                value = float(value)
         if type(value) in kinds - {str}:
             return value
     if str in kinds:
@@ -173,9 +185,7 @@ def from_text(annotation: Any, text: str) -> Any:
 
 
 def only_type(annotation: Any) -> type:
-    """Returns the type that all values have which an annotation allows, None not counted, or
-    `object` if they have several.
-    """
+    """Returns the single type of the allowed values, ignoring None, or `object`."""
     kinds = set(_kinds(annotation)) - {type(None)}
     return kinds.pop() if len(kinds) == 1 else object
 
@@ -235,8 +245,7 @@ def parameters(function: Callable, *, unchecked: Iterable[str] = ()) -> dict[str
 
     Args:
         function: every parameter is annotated; a docstring's `Args:` says what they mean.
-        unchecked: parameters that may have any annotation; they are left out where it is not
-            understood here.
+        unchecked: parameters that may have any annotation; skipped if it is unsupported.
 
     Raises:
         ConfigError: a parameter has no annotation, or one that is not understood here.
@@ -244,19 +253,32 @@ def parameters(function: Callable, *, unchecked: Iterable[str] = ()) -> dict[str
     meanings = argument_docs(function)
     declared = {}
     for name, parameter in inspect.signature(function).parameters.items():
-        annotation = parameter.annotation
+        if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            raise ConfigError(
+                f"{function.__name__}'s parameter {name!r} must be one that can be passed by name"
+            )
+        annotation, default = parameter.annotation, parameter.default
         try:
             if isinstance(annotation, str):  # from __future__ import annotations
                 annotation = eval(annotation, inspect.unwrap(function).__globals__)
             describe(annotation)
-        except (KeyError, IndexError, TypeError, NameError):
+            hash(annotation)
+        except Exception:  # whatever evaluating an annotation raises
             if name in unchecked:
                 continue
             raise ConfigError(
                 f"{function.__name__}'s parameter {name!r} needs an annotation made of int, float, "
                 "bool, str, tuple, Literal, None and |, with constraints in Annotated"
             ) from None
-        declared[name] = Parameter(annotation, parameter.default, meanings.get(name, ""))
+        if default is not REQUIRED and name not in unchecked:
+            if isinstance(default, list) or not accepts(annotation, default):
+                raise ConfigError(
+                    f"{function.__name__}'s default "
+                    + invalid(name, default, f"{describe(annotation)} (and no list)")
+                )
+            if type(default) is int and only_type(annotation) is float:
+                default = float(default)
+        declared[name] = Parameter(annotation, default, meanings.get(name, ""))
     return declared
 
 
@@ -264,8 +286,8 @@ def argument_docs(function: Callable) -> dict[str, str]:
     """Returns what the `Args:` section of a function's docstring says, by parameter."""
     section = re.search(r"^Args:\n((?:    .*\n?|\n)*)", inspect.getdoc(function) or "", re.M)
     entry = r"^    (\w+): (.*(?:\n     .*)*)"
-    found = re.findall(entry, section[1] if section else "", re.M)
-    return {name: " ".join(text.split()).rstrip(".") for name, text in found}
+    entries = re.findall(entry, section[1] if section else "", re.M)
+    return {name: " ".join(text.split()).rstrip(".") for name, text in entries}
 
 
 def check_arguments(
@@ -278,9 +300,7 @@ def check_arguments(
     """
     for name, value in values.items():
         if name in declared and not declared[name].accepts(value):
-            raise ConfigError(
-                f"{prefix}{name}={value!r} is not valid: it must be {declared[name].valid}"
-            )
+            raise ConfigError(invalid(f"{prefix}{name}", value, declared[name].valid))
 
 
 def checked(function: Callable, declared: Mapping[str, Parameter] | None = None) -> Callable:

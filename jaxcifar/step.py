@@ -1,4 +1,6 @@
-"""The training step: its state, and the pure functions that make one or several steps."""
+"""The training step: its state, and the pure functions that make one or several steps. They are
+jitted in `program`.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -40,7 +42,7 @@ def init_state(
     return TrainState(jnp.int32(0), params, stats, optimizer.init(params), ema)
 
 
-def make_train_steps(
+def make_train_call(
     graphdefs: functional.GraphDefs,
     optimizer: optax.GradientTransformation,
     config: ConfigDict,
@@ -52,15 +54,13 @@ def make_train_steps(
 
     It makes `steps` training steps, beginning at the epoch's step `index`: images uint8
     [N, H, W, 3] and labels int32 [N] are the whole training set, order int32 [N] the epoch's
-    permutation of it, hyperparameters the optimizer's in this epoch (float32 [S] by name), key the
-    run's stream for steps. Batches do not depend on `steps`.
+    permutation of it, hyperparameters the optimizer's in this epoch (float32 [steps_per_epoch] by
+    name), key the step stream's. Batches do not depend on `steps`.
     """
-    prepare = batches.make_prepare(config, num_classes, mesh)
+    prepare = batches.make_prepare_batches(config, num_classes, mesh)
     train_step = make_train_step(graphdefs, optimizer, config)
 
-    def train_steps(
-        state, images, labels, order, hyperparameters, key, index, *, steps, batch_size
-    ):
+    def train_call(state, images, labels, order, hyperparameters, key, index, *, steps, batch_size):
         rows = jax.lax.dynamic_slice_in_dim(order, index * config.batch_size, steps * batch_size)
         rows = rows.reshape(steps, batch_size)
         values = {
@@ -74,7 +74,7 @@ def make_train_steps(
         state, sums = jax.lax.scan(train_step, state, chunk)
         return state, jax.tree.map(lambda x: x.sum(0), sums)
 
-    return train_steps
+    return train_call
 
 
 def make_train_step(
@@ -95,7 +95,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
-        if config.ema.decay:  # it starts as the parameters after a step, as torch's AveragedModel
+        if config.ema.decay:  # starts from the first step's parameters, like AveragedModel
             weight = jnp.where(state.step == 0, 1.0, 1 - config.ema.decay)
             ema = jax.tree.map(lambda mean, new: mean + weight * (new - mean), ema, params)
         return TrainState(state.step + 1, params, stats, opt_state, ema), sums

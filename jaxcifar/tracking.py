@@ -15,22 +15,25 @@ from jaxcifar.spec import ConfigError
 
 
 class Tracker:
-    """The one place that a run reports to; a context manager.
+    """Where a run reports; a context manager.
 
     On a terminal it shows a bar with epoch, loss, accuracy, images/s and time left, elsewhere plain
     lines. Every epoch's record goes to `metrics.jsonl` and to W&B.
     """
 
-    def __init__(self, run: Run, *, epochs_done: int, num_steps: int):
-        """Starts reporting on a run of `num_steps` training steps, `epochs_done` of whose epochs
-        are done. Records of later epochs are dropped.
-        """
+    def __init__(self, run: Run, *, num_steps: int):
+        """Prepares reports on a run of `num_steps` training steps."""
         self._run = run
-        run.keep_records(epochs_done)
         self._bar = ProgressBar("starting", num_steps, "steps")
-        self._wandb = _start_wandb(run.directory, run.config)
+        self._wandb = None
 
     def __enter__(self) -> "Tracker":
+        """Starts W&B and the bar.
+
+        Raises:
+            ConfigError: W&B is requested and cannot be used.
+        """
+        self._wandb = _start_wandb(self._run.directory, self._run.config)
         self._bar.__enter__()
         return self
 
@@ -44,15 +47,15 @@ class Tracker:
         self._bar.print(text)
 
     def update(self, epoch: int, step: int, loss: float, accuracy: float, speed: float) -> None:
-        """Shows where the run is: epoch from 1, steps done, means of the epoch, images/s."""
+        """Shows progress: epoch from 1, steps done, means over the epoch, images/s."""
         self._bar.update(
             step,
-            f"epoch {epoch}/{self._run.config.num_epochs}  loss {loss:.3f}  acc {accuracy:5.2f} %  "
+            f"epoch {epoch}/{self._run.config.num_epochs}  loss {loss:.3f}  acc {accuracy:5.2f}%  "
             f"{speed:,.0f} images/s",
         )
 
-    def evaluating(self, what: str) -> Callable[[int, int], None]:
-        """Returns a function that shows how many images of how many have been scored."""
+    def evaluation_callback(self, what: str) -> Callable[[int, int], None]:
+        """Returns fn(done, total) that shows how many images have been scored."""
         return lambda done, total: self._bar.update(
             description=f"{what}: {done:,} of {total:,} images"
         )
@@ -63,18 +66,18 @@ class Tracker:
         if self._wandb:
             self._wandb.log(record, step=record["epoch"])
         self.info(
-            "epoch {epoch:3d}  train loss {train_loss:.4f} acc {train_acc:5.2f} %  "
-            "val loss {val_loss:.4f} acc {val_acc:5.2f} %  lr {lr:.3g}  "
+            "epoch {epoch:3d}  train loss {train_loss:.4f} acc {train_acc:5.2f}%  "
+            "val loss {val_loss:.4f} acc {val_acc:5.2f}%  lr {lr:.3g}  "
             "{images_per_second:,.0f} images/s  {seconds:.1f} s".format(**record)
         )
 
     def wants_histograms(self, epoch: int) -> bool:
-        """Returns whether gradient histograms are due after so many epochs, and W&B is there."""
+        """Returns whether gradient histograms are due after `epoch` epochs and W&B is enabled."""
         every = self._run.config.wandb.histogram_every
         return self._wandb is not None and every > 0 and epoch % every == 0
 
     def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
-        """Sends a histogram of each layer's gradients (arrays by name) to W&B."""
+        """Sends a histogram of each parameter's gradient (arrays by name) to W&B."""
         import wandb
 
         self._wandb.log(
@@ -99,7 +102,7 @@ def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
         return None
     if importlib.util.find_spec("wandb") is None:
         if requested == "auto":
-            print("W&B is not installed: this run is tracked in metrics.jsonl alone.")
+            print("W&B is not installed: logging to metrics.jsonl only.")
             return None
         raise ConfigError(f"config.wandb.mode={requested!r} needs W&B: pip install wandb")
     import wandb
@@ -107,7 +110,7 @@ def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
     has_key = mode != "offline" and wandb.login(prompt=False, verify=False)
     if mode == "online" and not has_key:
         raise ConfigError(
-            "W&B is to run online but no key is configured: set WANDB_API_KEY, run `wandb login`, "
+            "W&B is to run online and needs an API key: set WANDB_API_KEY, run `wandb login`, "
             "or choose config.wandb.mode='offline'"
         )
     mode = mode or ("online" if has_key else "offline")
@@ -124,12 +127,12 @@ def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
             raise ConfigError(
                 f"W&B cannot be reached ({error}); choose config.wandb.mode='offline'"
             ) from error
-        print(f"W&B cannot be reached ({error}): this run is tracked offline.")
+        print(f"W&B cannot be reached ({error}): logging offline.")
         return wandb.init(mode="offline", settings=_wandb_settings(), **common)
 
 
 def _wandb_settings() -> Any:
     import wandb
 
-    # silent: the run reports for itself; it waits 30 s for the network instead of 90
+    # silent: the run prints its own lines; wait 30 s for the network instead of 90
     return wandb.Settings(silent=True, init_timeout=30)

@@ -1,8 +1,7 @@
-"""Between torchvision's state dicts and our parameters, in memory.
+"""Conversion between torchvision state dicts and our parameters.
 
-There is one mapping and it is derived, not listed: the ResNets' attributes have torchvision's
-names, so a parameter's path is its key but for the last part, and a kernel's axes follow from
-their number. Files, downloads and what a run starts from are the business of `pretrained`.
+The mapping is derived: modules have torchvision's names, so only the last path component changes,
+and a kernel's rank fixes its axes. For files see `state_dict_files`, for downloads `pretrained`.
 """
 
 import os
@@ -29,7 +28,7 @@ _TORCH_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}  # vector; linear; convoluti
 
 def to_torchvision(model: nnx.Module) -> dict[str, np.ndarray]:
     """Returns a ResNet's state dict under torchvision's names, without num_batches_tracked
-    (`load_state_dict(strict=True)` does not ask a plain dict for them).
+    (`load_state_dict(strict=True)` does not require them in a plain dict).
 
     Raises:
         ConfigError: the model is not one of torchvision's networks.
@@ -44,12 +43,12 @@ def from_torchvision(
     model: nnx.Module, state_dict: Mapping[str, np.ndarray], *, skip: Iterable[str] = ()
 ) -> None:
     """Sets a ResNet's parameters and statistics, in place, from a state dict with torchvision's
-    names. Every tensor is accounted for; num_batches_tracked is accepted and never required.
+    names. Every tensor is accounted for; num_batches_tracked is accepted but not required.
 
     Args:
         model: the network; an abstract one (`nnx.eval_shape`) gets its arrays here.
         state_dict: arrays by name, in PyTorch's layouts.
-        skip: tensors, or modules ('conv1', 'fc'), that keep their value in the model, whatever
+        skip: tensors, or modules ('conv1', 'fc'), that are left unchanged in the model, whatever
             the state dict has for them.
 
     Raises:
@@ -59,22 +58,22 @@ def from_torchvision(
     """
     skip = tuple(skip)
     expected = shapes(model)
-    unknown = [s for s in skip if not any(is_in(n, [s]) for n in (*expected, *state_dict))]
+    unknown = [s for s in skip if not any(belongs_to(n, [s]) for n in (*expected, *state_dict))]
     if unknown:
         raise ConfigError(
             f"skip={skip!r} is not valid: neither the network nor the state dict has "
             f"{', '.join(unknown)}"
         )
     problems = _mismatch(
-        {name: shape for name, shape in expected.items() if not is_in(name, skip)},
-        {name: np.shape(value) for name, value in state_dict.items() if not is_in(name, skip)},
+        {name: shape for name, shape in expected.items() if not belongs_to(name, skip)},
+        {name: np.shape(value) for name, value in state_dict.items() if not belongs_to(name, skip)},
     )
     if problems:
-        raise ConfigError(f"the state dict does not belong to this network:\n{_describe(problems)}")
+        raise ConfigError(f"the state dict does not match this network:\n{_describe(problems)}")
     arrays = {
         name: _from_torch(np.asarray(state_dict[torch_name(name)], leaf.dtype))
         for name, leaf in _leaves(model).items()
-        if not is_in(torch_name(name), skip)
+        if not belongs_to(torch_name(name), skip)
     }
     nnx.update(model, functional.insert(arrays, nnx.to_pure_dict(nnx.state(model))))
 
@@ -99,15 +98,15 @@ def torch_name(path: str) -> str:
     return f"{module}.{_TORCH_NAMES[leaf]}"
 
 
-def is_in(name: str, modules: Iterable[str]) -> bool:
-    """Returns whether the name is that of one of the modules or tensors, or of a tensor in one."""
+def belongs_to(name: str, modules: Iterable[str]) -> bool:
+    """Returns whether a name is one of the modules or tensors, or inside one of the modules."""
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
 def recognize(
     state_dict: Mapping[str, np.ndarray], path: str | os.PathLike
 ) -> tuple[dict[str, Any], nnx.Module]:
-    """Returns which of our ResNets a state dict belongs to: the arguments of `models.create` but
+    """Returns which of our ResNets a state dict matches: the arguments of `models.create` except
     `rngs`, and the network, abstract.
 
     Args:
@@ -115,12 +114,12 @@ def recognize(
         path: where it is from, for messages.
 
     Raises:
-        ConfigError: it belongs to none of them.
+        ConfigError: it matches none of them.
     """
     stem_shape = np.shape(state_dict.get("conv1.weight", ()))
     if len(stem_shape) != 4:
         raise ConfigError(
-            f"{str(path)!r} holds no ResNet: there is no convolution 'conv1.weight' among its "
+            f"{str(path)!r} is not a ResNet: no convolution 'conv1.weight' among its "
             f"{len(state_dict)} tensors ({', '.join(_few(sorted(state_dict)))})"
         )
     arguments = {
@@ -138,7 +137,7 @@ def recognize(
             return description, model
     nearest = min(problems, key=lambda name: sum(map(len, problems[name].values())))
     raise ConfigError(
-        f"{str(path)!r} is none of {', '.join(resnet.RESNETS)}; compared with {nearest}:\n"
+        f"{str(path)!r} matches none of {', '.join(resnet.RESNETS)}; compared with {nearest}:\n"
         + _describe(problems[nearest], _few)
     )
 
@@ -159,7 +158,7 @@ def _head_arguments(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
     if len(outputs) > 1:
         arguments["head_hidden"] = outputs[:-1]
-        arguments["head_dropout"] = [0.0] * len(outputs)  # unknown, and no parameter depends on it
+        arguments["head_dropout"] = [0.0] * len(outputs)  # unknown; no parameter depends on it
     return arguments
 
 
@@ -200,5 +199,7 @@ def _from_torch(array: np.ndarray) -> np.ndarray:
 def _leaves(model: nnx.Module) -> dict[str, Any]:
     """Returns a ResNet's parameters and statistics by path, as they are: abstract ones too."""
     if not isinstance(model, resnet.ResNet):
-        raise ConfigError(f"torchvision has no {type(model).__name__}: only ResNets can be mapped")
+        raise ConfigError(
+            f"{type(model).__name__} has no torchvision counterpart; only ResNets can be converted"
+        )
     return functional.flatten(nnx.to_pure_dict(nnx.state(model)))

@@ -1,17 +1,17 @@
-"""How fast jaxcifar is beside PyTorch, on this machine, in one run.
+"""Compares jaxcifar's speed with PyTorch's on this machine.
 
 python scripts/benchmark.py [--model=simple_cnn|resnet18|part1|part2|part3|all]
                             [--peer=pytorch|none] [--processes=N] [--rounds=N]
                             [--data=FILE.npz] [--output=FILE.json]
 
 simple_cnn and resnet18 measure training steps (batches of 128 and of 64, the data in memory on both
-sides, no augmentation) and evaluation. part1, part2 and part3 measure whole epochs, data and
+sides, no augmentation) and evaluation. part1, part2 and part3 measure full epochs, data and
 augmentation included (the peer's in DataLoader workers), the augmentation alone, and the time from
 the command to the first step. Each side runs in fresh processes, as training runs do; rounds
 alternate, and a figure is the median of all rounds, with the lowest and the highest. On a CPU
---processes=3 --rounds=2 says more than --processes=1: PyTorch's speed differs by up to a quarter
-from one process to the next. Without --data the images are noise, which costs the same. The two
-sides are in scripts/benchmark_workers.py, the peer's recipes in scripts/pytorch_baseline.py.
+--processes=3 --rounds=2 is more reliable than --processes=1: PyTorch's speed differs by up to a
+quarter from one process to the next. Without --data the images are noise, which costs the same. The
+two sides are in scripts/benchmark_workers.py, the peer's recipes in scripts/pytorch_baseline.py.
 """
 
 import argparse
@@ -33,12 +33,12 @@ from benchmark_workers import ROOT, Worker
 
 
 class Workload(NamedTuple):
-    """What is measured under a --model."""
+    """One --model choice."""
 
-    part: int  # whose recipe it is
+    part: int  # part of the study
     batch_sizes: tuple[int, ...]
     cpu_images: int  # training images of a round's epoch on a CPU: 2 to 10 seconds
-    forward_flops: float = 0  # of an image: two for each multiply-add; 0: a whole part
+    forward_flops: float = 0  # per image, 2 per multiply-add; 0 for a full part
 
 
 WORKLOADS = {
@@ -95,8 +95,8 @@ def summary(seconds: dict[str, list[float]], num_images: int) -> dict[str, Any]:
 def fresh_workers(names: list[str], data: str, recipe: dict[str, Any]) -> Iterator[list[Worker]]:
     """Yields a fresh process of each side, with the recipe prepared, and ends them.
 
-    Every training run is a process of its own: what a process did before changes its speed (glibc's
-    allocator adapts), and so does where its memory happens to be.
+    Like real runs, each recipe runs in a fresh process: what a process did before changes its speed
+    (glibc's allocator adapts), and so does where its memory happens to be.
     """
     workers = [Worker(name, data) for name in names]
     try:
@@ -114,19 +114,19 @@ def benchmark(
     names: list[str],
     matmul_flops: float,
     on_gpu: bool,
-    add: Callable[[str, dict[str, Any]], None],
+    report: Callable[[str, dict[str, Any]], None],
 ) -> None:
-    """Measures the workers on a model, and calls `add` with each figure's title and row."""
+    """Measures the workers on a model, and calls `report` with each figure's title and row."""
     workload = WORKLOADS[model]
-    is_study = not workload.forward_flops
-    train_images = (40_000 if is_study else 12_800) if on_gpu else workload.cpu_images
+    is_full_part = not workload.forward_flops
+    train_images = (40_000 if is_full_part else 12_800) if on_gpu else workload.cpu_images
     test_images = 10_000 if on_gpu or model == "simple_cnn" else 1000
     for batch_size in workload.batch_sizes:
-        recipe = {"part": workload.part, "batch_size": batch_size, "augment": is_study}
+        recipe = {"part": workload.part, "batch_size": batch_size, "augment": is_full_part}
         recipe |= {"train_images": train_images, "test_images": test_images}
-        step = "end to end" if is_study else f"training step, batch {batch_size}"
+        step = "end to end" if is_full_part else f"training step, batch {batch_size}"
         requests = {step: {"do": "epoch"}}
-        if not is_study and batch_size == 128:
+        if not is_full_part and batch_size == 128:
             requests["evaluation"] = {"do": "evaluate"}
         if model == "part3":
             requests["augmentation alone"] = {"do": "augment", "count": 4 * train_images}
@@ -134,7 +134,7 @@ def benchmark(
         for _ in range(args.processes):
             with fresh_workers(names, args.data, recipe) as workers:
                 for title, request in requests.items():
-                    if request["do"] != "epoch":  # of which `prepare` has made one
+                    if request["do"] != "epoch":  # prepare already ran one
                         for worker in workers:
                             worker.ask(**request)
                     for _ in range(args.rounds):
@@ -150,10 +150,10 @@ def benchmark(
             if title.startswith("training step"):
                 training_flops = 3 * workload.forward_flops * row["jaxcifar"]["median"]
                 row["utilization"] = training_flops / matmul_flops
-            add(f"{model}: {title}, images/s", row)
-        if is_study:
+            report(f"{model}: {title}, images/s", row)
+        if is_full_part:
             peaks = {worker.name: {"median": worker.peak_mib} for worker in workers}
-            add(f"{model}: peak memory of the process, MiB", peaks)
+            report(f"{model}: peak memory of the process, MiB", peaks)
 
 
 def format_row(title: str, row: dict[str, Any]) -> str:
@@ -165,7 +165,7 @@ def format_row(title: str, row: dict[str, Any]) -> str:
         if "low" in figure:
             cells[-1] += f" ({figure['low']:,.0f}-{figure['high']:,.0f})"
     ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
-    share = f"{100 * row['utilization']:.0f} %" if "utilization" in row else ""
+    share = f"{100 * row['utilization']:.0f}%" if "utilization" in row else ""
     return f"| {title} | {cells[0]} | {cells[1]} | {ratio} | {share} |"
 
 
@@ -187,8 +187,8 @@ def main() -> int:
     parser.add_argument("--peer", choices=("pytorch", "none"), default="pytorch")
     parser.add_argument("--data", default="", help="an .npz: {train,test}_{images,labels}")
     parser.add_argument("--output", default="", help="a JSON file for the figures")
-    parser.add_argument("--processes", type=int, default=1, help="of each side, one by one")
-    parser.add_argument("--rounds", type=int, default=5, help="of each process")
+    parser.add_argument("--processes", type=int, default=1, help="processes per side")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds per process")
     args = parser.parse_args()
     if args.data and not pathlib.Path(args.data).is_file():
         print(f"error: --data={args.data!r} is not a file", file=sys.stderr)
@@ -203,31 +203,31 @@ def main() -> int:
         worker.close()
     on_gpu = machine["device"] != "cpu"
     models = list(WORKLOADS) if args.model == "all" else [args.model]
-    print(f"| on {machine['device']} | jaxcifar | PyTorch | ratio | of the matrix product |")
+    print(f"| on {machine['device']} | jaxcifar | PyTorch | ratio | share of matmul FLOP/s |")
     print("|---|---|---|---|---|", flush=True)
     rows = {"matrix product, FLOP/s": matmul_flops}
 
-    def add(title: str, row: dict[str, Any]) -> None:
+    def report(title: str, row: dict[str, Any]) -> None:
         rows[title] = row
         print(format_row(title, row), flush=True)
 
     for model in models:
-        benchmark(model, args, names, matmul_flops, on_gpu, add)
+        benchmark(model, args, names, matmul_flops, on_gpu, report)
         if not WORKLOADS[model].forward_flops:
             with tempfile.TemporaryDirectory() as cache:
                 for start in ("first", "second"):
                     seconds = first_step_seconds(WORKLOADS[model].part, cache)
                     row = {"jaxcifar": {"median": seconds}}
-                    add(f"{model}: {start} start, command to first step, s", row)
+                    report(f"{model}: {start} start, command to first step, s", row)
     if args.output:
-        report = {
+        results = {
             "command": " ".join(["python", "scripts/benchmark.py", *sys.argv[1:]]),
             "date": datetime.date.today().isoformat(),
             "machine": {"cores": os.cpu_count(), "processor": processor()},
             "versions": machine,
             "figures": rows,
         }
-        pathlib.Path(args.output).write_text(json.dumps(report, indent=2) + "\n")
+        pathlib.Path(args.output).write_text(json.dumps(results, indent=2) + "\n")
     return 0
 
 

@@ -1,7 +1,8 @@
-"""The two sides of scripts/benchmark.py, each in processes of its own: jaxcifar and PyTorch.
+"""The two sides of scripts/benchmark.py, jaxcifar and PyTorch, each in its own processes.
 
 A worker process holds the data and answers requests, a JSON line each: "prepare" a recipe, then run
-an "epoch", "evaluate", "augment". `Worker` starts one and asks it.
+an "epoch", "evaluate" or "augment"; "describe" the versions; jaxcifar's also measures
+"matmul_flops". `Worker` starts one and asks it.
 """
 
 import json
@@ -45,7 +46,7 @@ class JaxWorker:
     def prepare(
         self, part: int, batch_size: int, train_images: int, test_images: int, augment: bool
     ) -> dict[str, int]:
-        """Compiles a recipe's training and runs it once; returns the numbers of images."""
+        """Builds a recipe's program and runs an epoch; returns the numbers of images."""
         import jax
 
         from jaxcifar import config
@@ -72,7 +73,7 @@ class JaxWorker:
         return {"train": len(train), "test": len(test)}
 
     def epoch(self) -> float:
-        """Returns the seconds of one epoch, its metrics read as training reads them."""
+        """Times one epoch, in seconds, reading its metrics as training does."""
         from jaxcifar import metrics
 
         started, last_sums, totals = time.perf_counter(), None, {}
@@ -84,13 +85,13 @@ class JaxWorker:
         return time.perf_counter() - started
 
     def evaluate(self) -> float:
-        """Returns the seconds of scoring the test images."""
+        """Times scoring the test images, in seconds."""
         started = time.perf_counter()
         self.program.evaluate(self.state.model, "test")
         return time.perf_counter() - started
 
     def augment(self, count: int) -> float:
-        """Returns the seconds of augmenting `count` images in batches."""
+        """Times augmenting `count` images in batches, in seconds."""
         import jax
         import jax.numpy as jnp
 
@@ -98,7 +99,7 @@ class JaxWorker:
 
         transform = augment.parse(self.config.augment)
         size = self.config.batch_size * (1 if jax.default_backend() == "cpu" else 64)
-        everything = jax.device_put(self.train_images, parallel.replicated(self.mesh))
+        device_images = jax.device_put(self.train_images, parallel.replicated(self.mesh))
 
         @jax.jit
         def run(images, key):
@@ -107,12 +108,12 @@ class JaxWorker:
             )
             return jax.vmap(transform)(keys, images)
 
-        jax.block_until_ready(run(everything, jax.random.key(0)))
+        jax.block_until_ready(run(device_images, jax.random.key(0)))
         num_calls = -(-count // size)
         started = time.perf_counter()
         for call in range(num_calls):
-            out = run(everything, jax.random.key(call))
-        jax.block_until_ready(out)
+            output = run(device_images, jax.random.key(call))
+        jax.block_until_ready(output)
         return (time.perf_counter() - started) * count / (num_calls * size)
 
     def matmul_flops(self) -> float:
@@ -150,7 +151,7 @@ class TorchWorker:
     def prepare(
         self, part: int, batch_size: int, train_images: int, test_images: int, augment: bool
     ) -> dict[str, int]:
-        """Makes a recipe's model and data and trains once; returns the numbers of images."""
+        """Builds a recipe's model and data and runs an epoch; returns the numbers of images."""
         import pytorch_baseline as baseline
         import torch
 
@@ -191,7 +192,7 @@ class TorchWorker:
         ]
 
     def epoch(self) -> float:
-        """Returns the seconds of one epoch."""
+        """Times one epoch, in seconds."""
         import pytorch_baseline as baseline
 
         started = time.perf_counter()
@@ -202,7 +203,7 @@ class TorchWorker:
         return time.perf_counter() - started
 
     def evaluate(self) -> float:
-        """Returns the seconds of scoring the test images."""
+        """Times scoring the test images, in seconds."""
         import pytorch_baseline as baseline
 
         started = time.perf_counter()
@@ -210,7 +211,7 @@ class TorchWorker:
         return time.perf_counter() - started
 
     def augment(self, count: int) -> float:
-        """Returns the seconds of augmenting `count` images in the DataLoader's workers."""
+        """Times augmenting `count` images in the DataLoader's workers, in seconds."""
         started, num_images = time.perf_counter(), 0
         while num_images < count:
             for _, labels in self.batches:
@@ -225,7 +226,7 @@ class TorchWorker:
 
 
 class Worker:
-    """A worker process, asked over its pipes."""
+    """A worker process, controlled over pipes."""
 
     def __init__(self, name: str, data: str):
         """Starts the process of "jaxcifar" or "pytorch", with the data of `load_arrays`."""

@@ -3,8 +3,8 @@
 python scripts/export_torchvision.py --workdir=runs/part3 --output=FILE.safetensors
                                      [--config=FILE.py]
 
-The equivalent torch module takes it with `load_state_dict(strict=True)`; the README shows how.
---config names the run's config file, where that registers the model.
+The equivalent torch module loads it with `load_state_dict(strict=True)`; the README shows how.
+--config names the run's config file, if it registers the model.
 """
 
 from absl import flags
@@ -23,10 +23,11 @@ def main() -> int:
     if not _OUTPUT.value or not _OUTPUT.value.endswith(".safetensors"):
         raise ConfigError(f"--output={_OUTPUT.value!r} must be a file named *.safetensors")
 
-    from jaxcifar import checkpoint, pretrained, weights  # here: mistakes need not wait for JAX
+    # lazy: --help and errors should not wait for JAX
+    from jaxcifar import checkpoint, state_dict_files, weights
 
     model, config = checkpoint.load_model(_WORKDIR.value, config_file=cli.CONFIG.value)
-    pretrained.write(weights.to_torchvision(model), _OUTPUT.value)
+    state_dict_files.write(weights.to_torchvision(model), _OUTPUT.value)
     print(
         f"{config.model.name}, {config.model.stem} stem, {config.model.head} head: {_OUTPUT.value}"
     )

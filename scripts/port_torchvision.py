@@ -1,10 +1,10 @@
-"""Makes a directory of ported weights, for --config.model.pretrained, of a torchvision ResNet.
+"""Ports a torchvision ResNet's weights to a directory for --config.model.pretrained.
 
 python scripts/port_torchvision.py --output=DIR [--input=FILE.safetensors|FILE.pth]
 
-Which ResNet it is, its width, stem and head are read off the file. A .pth needs PyTorch and is
-read without running code; a hash in its name is checked. Without --input torchvision's ImageNet
-weights of ResNet-18 are downloaded from the Hugging Face hub.
+The network, its width, stem and head are inferred from the file. A .pth needs PyTorch and is read
+without running code; a hash in its name is checked. Without --input, torchvision's ImageNet weights
+of ResNet-18 are downloaded from the Hugging Face hub.
 """
 
 from absl import flags
@@ -13,25 +13,25 @@ from jaxcifar import cli
 from jaxcifar.spec import ConfigError
 
 _INPUT = flags.DEFINE_string("input", None, "a .safetensors or .pth file (default: download)")
-_OUTPUT = flags.DEFINE_string("output", None, "the directory to make; it must not exist")
+_OUTPUT = flags.DEFINE_string("output", None, "the directory to create; it must not exist")
 
 
 def main() -> int:
-    """Ports the file and says what it was; returns the exit code."""
+    """Ports the file and reports what it holds; returns the exit code."""
     if not _OUTPUT.value:
-        raise ConfigError("--output is missing: name the directory to make")
+        raise ConfigError("--output is missing: name the directory to create")
 
-    from jaxcifar import pretrained  # here: --help and mistakes need not wait for JAX
+    from jaxcifar import pretrained  # lazy: --help and errors should not wait for JAX
 
     if _INPUT.value is None:
         source = pretrained.TORCHVISION["resnet18"].url
-        about = pretrained.port(pretrained.download("resnet18"), _OUTPUT.value, source)
+        metadata = pretrained.port(pretrained.download("resnet18"), _OUTPUT.value, source)
     else:
-        about = pretrained.port(_INPUT.value, _OUTPUT.value)
-    model = about["model"]
+        metadata = pretrained.port(_INPUT.value, _OUTPUT.value)
+    model = metadata["model"]
     print(
         f"{model['name']} of width {model['width']}, {model['stem']} stem, {model['head']} head, "
-        f"{model['num_classes']} classes\nsha256 {about['sha256']}\n"
+        f"{model['num_classes']} classes\nsha256 {metadata['sha256']}\n"
         f"train from it with --config.model.pretrained={_OUTPUT.value}"
     )
     return 0

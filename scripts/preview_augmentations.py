@@ -4,7 +4,7 @@ python scripts/preview_augmentations.py --config=configs/part3.py --output=aug.p
                                         [--config.KEY=VALUE ...]
 
 The first row shows original images, the next rows show samples of the config's `augment`, and then
-every transform has a row to itself.
+every registered transform has its own row.
 """
 
 from absl import flags
@@ -23,7 +23,7 @@ def main(config: ConfigDict) -> int:
         raise ConfigError("--output is missing: name a file to write, such as aug.png")
     config_lib.validate(config)
 
-    from jaxcifar import preview  # here: --help and mistakes need not wait for JAX
+    from jaxcifar import preview  # lazy: --help and errors should not wait for JAX
 
     print(preview.write(config, _OUTPUT.value))
     return 0

@@ -1,6 +1,7 @@
-"""The study's three recipes as a good PyTorch user writes them: the peer to compare with.
+"""The study's recipes in idiomatic PyTorch: the baseline.
 
-python scripts/pytorch_baseline.py --part=1 --data=DIR|FILE.npz [--epochs=5] [--seed=42]
+python scripts/pytorch_baseline.py --part=1|2|3 --data=DIR|FILE.npz [--epochs=N] [--seed=N]
+                                   [--workers=N] [--limit=N]
 
 The data is an image folder (train/<class>/*, test/<class>/*), or an .npz with uint8 images and
 labels: train_images, train_labels, test_images, test_labels. Parts 2 and 3 need torchvision. On a
@@ -22,10 +23,11 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision_compat import import_torchvision
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
+KINDS = ("images", "labels")
 
 
 class Images(Dataset):
-    """uint8 images [N, 32, 32, 3] and labels, each image through `transform` when it is read."""
+    """uint8 images [N, 32, 32, 3] and labels; each image is transformed on access."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable):
         """Keeps the arrays; `transform` maps a uint8 HWC array to a float tensor CHW."""
@@ -42,7 +44,7 @@ class SimpleCNN(nn.Module):
     """The study's first network."""
 
     def __init__(self, num_classes: int):
-        """Makes the layers, with PyTorch's default initialization."""
+        """Creates the layers, with PyTorch's default initialization."""
         super().__init__()
         self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
         self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
@@ -75,7 +77,7 @@ def make_resnet18(num_classes: int, *, mlp_head: bool) -> nn.Module:
 
 
 class Recipe(NamedTuple):
-    """One part of the study; the schedule is stepped `per_step` or once an epoch."""
+    """One part of the study; if `per_step` the schedule is stepped per batch, else per epoch."""
 
     model: nn.Module
     batch_size: int
@@ -129,7 +131,7 @@ def plain_transform(image: np.ndarray) -> torch.Tensor:
 
 def augment_transform() -> Callable:
     """Returns part 3's augmentation and normalization, with torchvision's transforms on PIL
-    images, as its documentation shows them.
+    images, as in its documentation.
     """
     v2 = import_torchvision().transforms.v2
     return v2.Compose(
@@ -151,7 +153,7 @@ def augment_transform() -> Callable:
 def mixup(
     images: torch.Tensor, labels: torch.Tensor, rng: np.random.Generator
 ) -> tuple[torch.Tensor, Callable]:
-    """Returns images, mixed up with probability 0.5, and the loss as a function of their logits."""
+    """Returns images, mixed with probability 0.5, and the loss as a function of their logits."""
     if rng.random() >= 0.5:
         return images, lambda logits: functional.cross_entropy(logits, labels)
     lam = float(rng.beta(1.0, 1.0))
@@ -217,13 +219,10 @@ def load_data(path: str) -> list[np.ndarray]:
     return [getattr(part, kind) for part in folder.load(path) for kind in KINDS]
 
 
-KINDS = ("images", "labels")
-
-
 def loaders(
     recipe: Recipe, arrays: list[np.ndarray], *, seed: int, workers: int, limit: int = 0
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Returns the loaders of the training part, the validation part (20 %) and the test set."""
+    """Returns the loaders of the training part, the validation part (20%) and the test set."""
     order = np.random.default_rng(seed).permutation(len(arrays[1]))
     num_train = int(0.8 * len(order))
     rows = order[:num_train][: limit or None], order[num_train:]
@@ -308,7 +307,7 @@ def main() -> None:
         workers=args.workers,
         limit=args.limit,
     )
-    print(f"test accuracy {summary['test_acc']:.2f} %  loss {summary['test_loss']:.4f}")
+    print(f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Imports torchvision beside any build of PyTorch, for scripts and tests that compare with it."""
+"""Imports torchvision alongside any build of PyTorch, for scripts and tests that compare to it."""
 
 import functools
 import sys
@@ -9,9 +9,9 @@ import types
 def import_torchvision() -> types.ModuleType:
     """Returns torchvision, with its models and transforms.
 
-    Beside a CPU build of torch, PyPI's torchvision lacks its compiled operators, and the import
-    raises RuntimeError for want of two definitions that models and transforms never use. Declaring
-    them is enough.
+    Alongside a CPU build of torch, PyPI's torchvision lacks its compiled operators, and the import
+    raises RuntimeError because two operators are undefined. Models and transforms never use them:
+    declaring them is enough.
 
     Raises:
         ImportError: torch or torchvision is not installed.

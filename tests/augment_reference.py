@@ -1,4 +1,4 @@
-"""What the augmentation tests share: torchvision's results, from golden/make_augment.py."""
+"""Shared by the augmentation tests: torchvision's results, from golden/make_augment.py."""
 
 import functools
 import json
@@ -36,8 +36,8 @@ TOLERANCE = {
     "gaussian_blur": 1,
 }
 
-# Of each test of randomness. Keys fix the draws, so this matters only if JAX's generator changes:
-# the tests should not fail then, while wrong distributions still do at these sample sizes.
+# Of each statistical test. Keys fix the draws, so it matters only if JAX's generator changes: then
+# correct distributions should still pass, and wrong ones fail at these sample sizes.
 SIGNIFICANCE = 1e-6
 
 

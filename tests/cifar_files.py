@@ -1,5 +1,5 @@
-"""CIFAR files, a hundredth of the official size: archives in both forms, as Python 2 and the NumPy
-of its time wrote them, and the mirror's parquet files.
+"""CIFAR files, a hundredth of the official size: both versions of the archives, as Python 2 and its
+NumPy wrote them, and the mirror's parquet files.
 """
 
 import io
@@ -47,7 +47,7 @@ def list2(items):
 
 
 def array2(array):
-    """A uint8 array [N, M] as Python 2 and the NumPy of its time pickled it."""
+    """A uint8 array [N, M] as Python 2 and its NumPy pickled it."""
     rows, columns = (b"J" + struct.pack("<i", n) for n in array.shape)
     return (
         b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x00\x85U\x01btR(K\x01"
@@ -83,7 +83,7 @@ def binary_file(name, part):
     return np.concatenate([labels, planes(name, part)], axis=1).tobytes()
 
 
-def archive_files(name, form):
+def archive_files(name, version):
     """The members of an archive in the official layout: content by path."""
     all_records = records(name)
     names = cifar_archive.class_names(name)
@@ -92,14 +92,14 @@ def archive_files(name, form):
         parts = {f"data_batch_{i + 1}": all_records[100 * i : 100 * i + 100] for i in range(5)}
         parts["test_batch"] = all_records[500:]
         folder = "cifar-10-batches-"
-        if form == "binary":
+        if version == "binary":
             files = {f"{folder}bin/{k}.bin": binary_file(name, v) for k, v in parts.items()}
             return files | {f"{folder}bin/batches.meta.txt": ("\n".join(names) + "\n\n").encode()}
         files = {f"{folder}py/{k}": python_file(name, v, k) for k, v in parts.items()}
         meta = {"label_names": list2(map(string2, names))}
         return files | {f"{folder}py/batches.meta": dict2(meta)}
     parts = {"train": all_records[:500], "test": all_records[500:]}
-    if form == "binary":
+    if version == "binary":
         files = {f"cifar-100-binary/{k}.bin": binary_file(name, v) for k, v in parts.items()}
         for key, values in (("fine", names), ("coarse", coarse)):
             files[f"cifar-100-binary/{key}_label_names.txt"] = ("\n".join(values) + "\n").encode()
@@ -121,10 +121,10 @@ def write_archive(path, files):
 
 
 def write_parquets(name, folder):
-    """Writes the mirror's parquet files, and returns what hf_hub_download would."""
+    """Writes the mirror's parquet files, and returns a stand-in for hf_hub_download."""
     repo, subfolder, keys = cifar.MIRRORS[name]
-    whole = records(name)
-    for split, part in (("train", whole[:500]), ("test", whole[500:])):
+    all_records = records(name)
+    for split, part in (("train", all_records[:500]), ("test", all_records[500:])):
         cells = []
         for image in part[:, len(keys) :].reshape(-1, 32, 32, 3):
             buffer = io.BytesIO()

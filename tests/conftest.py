@@ -1,4 +1,4 @@
-"""What all tests share: devices, caches of their own, small configs and image folders."""
+"""Shared by all tests: devices, isolated caches, small configs and image folders."""
 
 import os
 import subprocess
@@ -7,17 +7,20 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from PIL import Image
 
 from jaxcifar import config as config_lib
+from jaxcifar import main as main_lib
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.devices()  # starts JAX: the first run under test would choose another number
+jax.devices()  # start JAX now: the first tested run would choose another number
 jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 in comparisons on a GPU
 
 
 @pytest.fixture(autouse=True)
-def own_surroundings(tmp_path_factory, monkeypatch):
+def isolated_environment(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's caches, or tracks to W&B."""
     monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
@@ -25,7 +28,7 @@ def own_surroundings(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def small_config():
-    """A run of seconds: 3 epochs of a narrow SimpleCNN on 480 drawn images."""
+    """A run of seconds: 3 epochs of a narrow SimpleCNN on 480 synthetic images."""
     config = config_lib.default()
     config.data.name = "synthetic100"
     config.data.synthetic_size = 600
@@ -57,7 +60,7 @@ def image_folder(tmp_path):
 
 @pytest.fixture
 def run_main():
-    """Runs the training command in a process of its own."""
+    """Runs the training command in its own process."""
 
     def run(*flags, timeout=120):
         return subprocess.run(
@@ -69,3 +72,19 @@ def run_main():
         )
 
     return run
+
+
+@pytest.fixture
+def call_main(monkeypatch, capsys):
+    """Runs the training command in this process: fn(*flags) -> exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["main", *map(str, arguments)])
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit) as caught:
+                main_lib.launch()
+            flags.FLAGS.mark_as_parsed()
+        return caught.value.code, *capsys.readouterr()
+
+    return call

@@ -4,14 +4,14 @@ import numpy as np
 from flax import nnx
 from golden import make_resnet
 
-from jaxcifar import models, pretrained, weights
+from jaxcifar import models, pretrained, state_dict_files, weights
 from jaxcifar.models import functional
 
 WIDTH = 8
 
 
 def abstract(name="resnet18", *, num_classes=1000, stem="imagenet", **arguments):
-    """A ResNet without its arrays; by default with torchvision's stem and classes."""
+    """An abstract ResNet; by default with torchvision's stem and number of classes."""
     return nnx.eval_shape(
         lambda: models.create(
             name, num_classes=num_classes, rngs=nnx.Rngs(0), width=WIDTH, stem=stem, **arguments
@@ -34,7 +34,7 @@ def assert_same(ours, theirs):
 
 def port(state_dict, directory):
     """Writes a state dict as a file, ports it, and returns the ported directory."""
-    pretrained.write(state_dict, directory / "file.safetensors")
+    state_dict_files.write(state_dict, directory / "file.safetensors")
     pretrained.port(directory / "file.safetensors", directory / "ported")
     return directory / "ported"
 

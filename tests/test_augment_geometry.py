@@ -7,13 +7,13 @@ from augment_reference import GEOMETRIC, cases, images, run, same_pixels
 from jaxcifar import augment
 from jaxcifar.spec import ConfigError
 
-# Where a coordinate lies between two pixels, the last bit of sin and cos decides which is nearest,
-# and that bit depends on the processor: a few pixels may differ.
+# If a coordinate lies between two pixels, the last bit of sin and cos decides which is nearest, and
+# that bit depends on the processor: a few pixels may differ.
 SAME = 0.995
 
 
 @pytest.mark.parametrize("name", GEOMETRIC)
-def test_operation_is_torchvisions(name):
+def test_operation_matches_torchvision(name):
     for (which, arguments, theirs), ours in zip(cases(name), run(name), strict=True):
         assert ours.shape == theirs.shape
         if "bilinear" in arguments:
@@ -24,7 +24,7 @@ def test_operation_is_torchvisions(name):
 
 
 @pytest.mark.parametrize("name", ["rotate", "shear_x", "shear_y", "translate_x", "translate_y"])
-def test_parameters_may_be_traced_and_differ_within_a_batch(name):
+def test_traced_parameters_may_differ_within_a_batch(name):
     chosen = [case for case in cases(name) if case[0] == "square" and len(case[1]) == 1]
     values = np.array([arguments[0] for _, arguments, _ in chosen], np.float32)
     operation = jax.vmap(getattr(augment, name), (None, 0))
@@ -33,7 +33,7 @@ def test_parameters_may_be_traced_and_differ_within_a_batch(name):
         assert same_pixels(result[None], theirs[:1]) >= SAME, arguments
 
 
-def test_crop_and_erase_take_traced_places():
+def test_crop_and_erase_take_traced_positions():
     image = images("square")[0]
     window = jax.jit(lambda top, left: augment.crop(image, top, left, 20, 30))(-3, 4)
     np.testing.assert_array_equal(window, augment.crop(image, -3, 4, 20, 30))
@@ -52,18 +52,18 @@ def test_erase_with_a_patch():
 @pytest.mark.parametrize(
     "image", [np.zeros((32, 32, 3), np.uint8), np.zeros((2, 32, 32, 3)), np.zeros((3, 32, 32))]
 )
-def test_what_is_not_an_image_is_named(image):
+def test_non_image_raises(image):
     with pytest.raises(ConfigError, match=r"float \[H, W, 3\]"):
         augment.rotate(image, 10)
 
 
-def test_unknown_interpolation_is_named():
+def test_unknown_interpolation_raises():
     with pytest.raises(ConfigError, match="'cubic' is not valid: it must be one of 'nearest'"):
         augment.rotate(jnp.zeros((8, 8, 3)), 10, "cubic")
 
 
 @pytest.mark.torch
-def test_random_affine_maps_agree_with_live_torchvision():
+def test_random_affine_maps_match_live_torchvision():
     torch = pytest.importorskip("torch")
     from torch_reference import torchvision
 

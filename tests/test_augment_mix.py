@@ -29,7 +29,7 @@ def draw(count, mixup=(0.0, 1.0), cutmix=(0.0, 1.0)):
 
 
 @pytest.mark.parametrize("function", [augment.mixup, augment.cutmix])
-def test_mixup_and_cutmix_are_mix_without_the_other(function):
+def test_mixup_and_cutmix_match_mix_with_other_disabled(function):
     values = {name: 1.0 if name.endswith("alpha") else 0.0 for name in PROBS_AND_ALPHAS}
     values |= {f"{function.__name__}_prob": 0.3, f"{function.__name__}_alpha": 0.4}
     arguments = (jax.random.key(0), IMAGES, TARGETS)
@@ -38,7 +38,7 @@ def test_mixup_and_cutmix_are_mix_without_the_other(function):
     assert str(program) == str(expected)
 
 
-def test_mixup_mixes_every_row_with_another_by_one_lam():
+def test_mixup_mixes_pairs_of_rows_with_one_lam():
     images, targets = draw(4000, mixup=(1.0, 0.4))
     # tolerances: float32's rounding of sums of two products, of numbers up to 7
     assert np.ptp(images, (2, 3, 4)).max() < 1e-6
@@ -75,7 +75,7 @@ def test_cutmix_pastes_one_rectangle_and_mixes_targets_by_area():
         )
 
 
-def test_cutmix_rectangles_are_torchvisions():
+def test_cutmix_rectangles_match_torchvision():
     images, _ = draw(4000, cutmix=(1.0, 1.0))
     changed = (images[..., 0] != np.arange(SIZE)[:, None, None]).any(1)
     ours = np.stack([changed.any(2).sum(1), changed.any(1).sum(1)])
@@ -86,18 +86,18 @@ def test_cutmix_rectangles_are_torchvisions():
         center, half = rng.integers(length, size=4000), np.int32(radius * length)
         theirs.append(np.minimum(center + half, length) - np.maximum(center - half, 0))
     theirs = np.where(np.prod(theirs, 0) > 0, theirs, 0)  # an empty rectangle has no sides
-    for found, expected, length in zip(ours, theirs, (12, 16), strict=True):
-        table = [np.bincount(sides, minlength=length + 1) for sides in (found, expected)]
+    for actual, expected, length in zip(ours, theirs, (12, 16), strict=True):
+        table = [np.bincount(sides, minlength=length + 1) for sides in (actual, expected)]
         table = np.array(table)[:, np.sum(table, 0) > 0]
         assert scipy.stats.chi2_contingency(table).pvalue > SIGNIFICANCE
 
 
-def test_one_draw_decides_between_mixup_cutmix_and_neither():
+def test_one_draw_chooses_mixup_cutmix_or_neither():
     images, targets = draw(4000, mixup=(0.3, 1.0), cutmix=(0.5, 1.0))
     is_mixed = np.abs(targets - TARGETS).max((1, 2)) > 1e-6
     is_mixup = is_mixed & (np.abs(images[..., 0] - np.round(images[..., 0])).max((1, 2, 3)) > 1e-6)
     counts = [is_mixup.sum(), (is_mixed & ~is_mixup).sum(), (~is_mixed).sum()]
-    # a cutmix rectangle is empty now and then, and then the batch is as if it were not mixed
+    # a cutmix rectangle is sometimes empty, which leaves the batch unmixed
     rng = np.random.default_rng(0)
     radius = 0.5 * np.sqrt(1 - rng.beta(1, 1, 10**6))
     half = [np.int32(radius * length) for length in (12, 16)]
@@ -106,7 +106,7 @@ def test_one_draw_decides_between_mixup_cutmix_and_neither():
     assert scipy.stats.chisquare(counts, expected).pvalue > SIGNIFICANCE
 
 
-def test_probability_0_changes_nothing():
+def test_probability_0_is_identity():
     images, targets = draw(20)
     np.testing.assert_array_equal(images, np.broadcast_to(IMAGES, images.shape))
     np.testing.assert_array_equal(targets, np.broadcast_to(TARGETS, targets.shape))

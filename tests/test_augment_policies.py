@@ -13,8 +13,8 @@ OP_INDEX = policies.OP_INDEX
 BLENDS = ("Brightness", "Contrast", "Color", "Sharpness")
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 SIGNED = (*GEOMETRIC, *BLENDS)
-COUNT, SHAPE = 6000, (4, 6)  # of draws, and of the images that they are written into
-_DRAWN = {}
+COUNT, SHAPE = 6000, (4, 6)  # number of draws; shape of the images that record them
+_DRAWS = {}
 
 
 @pytest.fixture
@@ -27,22 +27,22 @@ def recorded(monkeypatch):
         return jnp.roll(planes, 1, axis=2).at[:2, 0, 0].set(jnp.stack([op, level]))
 
     def draws(policy, num_ops, *arguments):
-        if (policy, arguments) in _DRAWN:
-            return _DRAWN[policy, arguments]
+        if (policy, arguments) in _DRAWS:
+            return _DRAWS[policy, arguments]
         monkeypatch.setattr(policies, "apply_op", record)
         keys = jax.random.split(jax.random.key(0), COUNT)
-        written = jax.jit(jax.vmap(lambda key: policy(key, jnp.zeros((*SHAPE, 3)), *arguments)))(
+        records = jax.jit(jax.vmap(lambda key: policy(key, jnp.zeros((*SHAPE, 3)), *arguments)))(
             keys
         )
-        ops_and_levels = np.asarray(written)[:, 0, :num_ops, :2][:, ::-1]
-        _DRAWN[policy, arguments] = ops_and_levels[..., 0].astype(int), ops_and_levels[..., 1]
-        return _DRAWN[policy, arguments]
+        ops_and_levels = np.asarray(records)[:, 0, :num_ops, :2][:, ::-1]
+        _DRAWS[policy, arguments] = ops_and_levels[..., 0].astype(int), ops_and_levels[..., 1]
+        return _DRAWS[policy, arguments]
 
     return draws
 
 
 def frequencies_fit(values, probabilities):
-    """Returns whether integers come with these probabilities (chi-square)."""
+    """Returns whether integers have these probabilities (chi-square test)."""
     counts = np.bincount(values.ravel(), minlength=len(probabilities))
     possible = np.asarray(probabilities) > 0
     assert not counts[~possible].any()
@@ -54,7 +54,7 @@ def uniform_over(names):
     return np.isin(np.arange(len(OP_INDEX)), [OP_INDEX[name] for name in names]) / len(names)
 
 
-def test_operations_are_torchvisions():
+def test_operations_match_torchvision():
     applied = tables()["applied"]
     ops = np.array([OP_INDEX[name] for name, _, _ in applied])
     levels = np.array([level for _, level, _ in applied], np.float32)
@@ -79,7 +79,7 @@ def test_operations_are_torchvisions():
 @pytest.mark.parametrize(
     ("space", "bins"), [("standard", 31), ("standard", 10), ("wide", 31), ("augmix", 10)]
 )
-def test_magnitudes_are_torchvisions(space, bins):
+def test_magnitudes_match_torchvision(space, bins):
     ours = policies.magnitudes(space, bins, 20, 28)
     theirs = tables()[f"magnitudes {space} {bins}"]
     for name, signed, levels in theirs:
@@ -87,25 +87,25 @@ def test_magnitudes_are_torchvisions(space, bins):
         np.testing.assert_array_equal(ours[OP_INDEX[name]], np.float32(levels or 0), err_msg=name)
 
 
-def test_operations_drawn_from_are_torchvisions():
+def test_sampled_operations_match_torchvision():
     theirs = tables()["operations"]
     for ours, names in ((policies.WIDE_OPS, "wide"), (policies.AUGMIX_OPS, "augmix")):
         assert sorted(policies.OPS[op] for op in ours) == sorted(theirs[names])
 
 
 @pytest.mark.parametrize("policy", ["cifar10", "svhn", "imagenet"])
-def test_policies_are_torchvisions(policy):
+def test_policies_match_torchvision(policy):
     ops, probabilities, bins = policies.policy_table(policy)
     theirs = tables()[f"policy {policy}"]
     assert len(theirs) == len(ops) == 25
-    for line, pair in enumerate(theirs):
-        for place, (name, probability, index) in enumerate(pair):
-            assert policies.OPS[ops[line, place]] == name
-            assert probabilities[line, place] == np.float32(probability)
-            assert bins[line, place] == (index or 0)
+    for row, pair in enumerate(theirs):
+        for column, (name, probability, index) in enumerate(pair):
+            assert policies.OPS[ops[row, column]] == name
+            assert probabilities[row, column] == np.float32(probability)
+            assert bins[row, column] == (index or 0)
 
 
-def test_randaugment_draws_as_torchvision(recorded):
+def test_randaugment_sampling_matches_torchvision(recorded):
     ops, levels = recorded(augment.randaugment, 2, 2, 7)
     table = policies.magnitudes("standard", 31, *SHAPE)[:, 7]
     np.testing.assert_array_equal(np.abs(levels), table[ops])
@@ -120,7 +120,7 @@ def test_randaugment_draws_as_torchvision(recorded):
     )
 
 
-def test_trivial_augment_draws_as_torchvision(recorded):
+def test_trivial_augment_sampling_matches_torchvision(recorded):
     ops, levels = recorded(augment.trivial_augment, 1)
     assert frequencies_fit(ops, uniform_over([name for name in OP_INDEX if name != "Invert"]))
     table = policies.magnitudes("wide", 31, *SHAPE)
@@ -132,11 +132,11 @@ def test_trivial_augment_draws_as_torchvision(recorded):
         > SIGNIFICANCE
     )
     for name in ("Posterize", "Solarize", "Rotate"):
-        found = np.abs(levels[ops == OP_INDEX[name]])
-        assert set(found) == set(table[OP_INDEX[name]])
+        magnitudes = np.abs(levels[ops == OP_INDEX[name]])
+        assert set(magnitudes) == set(table[OP_INDEX[name]])
 
 
-def test_autoaugment_draws_as_torchvision(recorded):
+def test_autoaugment_sampling_matches_torchvision(recorded):
     policy = "imagenet"
     ops, levels = recorded(augment.autoaugment, 2, policy)
     pairs = np.zeros((len(OP_INDEX), len(OP_INDEX)))
@@ -145,15 +145,15 @@ def test_autoaugment_draws_as_torchvision(recorded):
             for other, other_chance in ((OP_INDEX[second], q), (OP_INDEX["Identity"], 1 - q)):
                 pairs[one, other] += chance * other_chance / 25
     pairs[pairs < 1e-12] = 0
-    found = ops[:, 0] * len(OP_INDEX) + ops[:, 1]
-    rare = pairs.ravel() * COUNT < 5  # too few to count: one class
+    pair_indices = ops[:, 0] * len(OP_INDEX) + ops[:, 1]
+    rare = pairs.ravel() * COUNT < 5  # too few to count: lumped into one class
     lumped = np.append(np.where(rare, 0, pairs.ravel()), pairs.ravel()[rare].sum())
-    assert frequencies_fit(np.where(rare[found], len(OP_INDEX) ** 2, found), lumped)
+    assert frequencies_fit(np.where(rare[pair_indices], len(OP_INDEX) ** 2, pair_indices), lumped)
     rotated = levels[ops == OP_INDEX["Rotate"]]
     assert scipy.stats.binomtest(int((rotated < 0).sum()), rotated.size).pvalue > SIGNIFICANCE
 
 
-def test_augmix_draws_as_torchvision(monkeypatch):
+def test_augmix_sampling_matches_torchvision(monkeypatch):
     """The last chain has all the weight; its operations are recorded."""
 
     def record(planes, op, level, interpolation):
@@ -165,9 +165,9 @@ def test_augmix_draws_as_torchvision(monkeypatch):
     monkeypatch.setattr(
         jax.random, "dirichlet", lambda key, alpha: jnp.eye(len(alpha))[len(alpha) - 1]
     )
-    written = jax.jit(jax.vmap(lambda key: augment.augmix(key, jnp.zeros((*SHAPE, 3)), 4, 2)))(keys)
-    ops = np.asarray(written)[:, 0, :3, 0][:, ::-1].astype(int)
-    levels = np.asarray(written)[:, 0, :3, 1][:, ::-1]
+    records = jax.jit(jax.vmap(lambda key: augment.augmix(key, jnp.zeros((*SHAPE, 3)), 4, 2)))(keys)
+    ops = np.asarray(records)[:, 0, :3, 0][:, ::-1].astype(int)
+    levels = np.asarray(records)[:, 0, :3, 1][:, ::-1]
     names = [name for name in OP_INDEX if name not in ("Identity", "Invert")]
     lengths = (ops != OP_INDEX["Identity"]).sum(1)
     assert np.all((ops != OP_INDEX["Identity"]) == (np.arange(3) < lengths[:, None]))
@@ -177,7 +177,7 @@ def test_augmix_draws_as_torchvision(monkeypatch):
     assert frequencies_fit(np.round(rotations / 30 * 9).astype(int), np.full(4, 1 / 4))
 
 
-def test_augmix_weighs_the_image_and_its_chains_by_dirichlets_of_alpha(monkeypatch):
+def test_augmix_weights_are_dirichlet_samples_of_alpha(monkeypatch):
     """With known weights, and operations that return their index, a result can be decoded."""
     alphas = []
     weights = {2: np.array([0.25, 0.75]), 3: np.array([1, 16, 256]) / 273}
@@ -200,27 +200,27 @@ def test_augmix_weighs_the_image_and_its_chains_by_dirichlets_of_alpha(monkeypat
     for alpha, count in zip(alphas, (2, 3) * 3, strict=True):
         np.testing.assert_allclose(alpha, [0.7] * count, rtol=1e-6)
     assert {op for ops in chains for op in ops} <= set(policies.AUGMIX_OPS.tolist())
-    assert any(len(set(ops)) > 1 for ops in chains)  # every chain draws for itself
+    assert any(len(set(ops)) > 1 for ops in chains)  # every chain draws independently
 
 
-def test_images_of_a_batch_differ_in_operation_and_magnitude(recorded):
+def test_operation_and_magnitude_vary_within_a_batch(recorded):
     ops, levels = recorded(augment.trivial_augment, 1)
     assert len(set(ops[:64].ravel())) > 8
     assert len(set(levels[:64][ops[:64] == OP_INDEX["Rotate"]])) > 1
     assert len(set(levels.ravel())) > 200
 
 
-def test_results_are_images_that_differ_within_a_batch():
+def test_outputs_are_valid_images_and_vary_within_a_batch():
     image = images("oblong")[0]
     keys = jax.random.split(jax.random.key(3), 12)
-    found = np.asarray(jax.jit(jax.vmap(lambda key: augment.randaugment(key, image, 2, 7)))(keys))
-    assert found.shape == (12, *image.shape)
-    assert found.min() >= 0
-    assert found.max() <= 1
-    assert len({result.tobytes() for result in found}) > 9
+    outputs = np.asarray(jax.jit(jax.vmap(lambda key: augment.randaugment(key, image, 2, 7)))(keys))
+    assert outputs.shape == (12, *image.shape)
+    assert outputs.min() >= 0
+    assert outputs.max() <= 1
+    assert len({result.tobytes() for result in outputs}) > 9
 
 
-def test_mistakes_from_python_are_named():
+def test_invalid_python_values_raise():
     with pytest.raises(ConfigError, match="magnitude=99 must be less than"):
         augment.randaugment(jax.random.key(0), jnp.zeros((8, 8, 3)), 2, 99)
     with pytest.raises(ConfigError, match="policy='mnist' is not valid: it must be one of"):

@@ -43,8 +43,8 @@ def coordinates(height, width):
 
 @pytest.fixture
 def recorded(monkeypatch):
-    """Returns a function that makes a module's function return its arguments after the image, as
-    one row, and draws.
+    """Returns a function that draws from a transform, with a module's function replaced to return
+    its arguments after the image, as one row.
     """
 
     def draws(module, name, transform, shape, *arguments):
@@ -58,45 +58,45 @@ def recorded(monkeypatch):
     return draws
 
 
-def test_random_crop_draws_every_window_alike():
-    found = draw(augment.random_crop, coordinates(10, 12), (8, 11), (2, 1))
-    top = np.round(found[:, 4, 5, 0] * 100).astype(int) - 5 + 1  # one row of padding
-    left = np.round(found[:, 4, 5, 1] * 100).astype(int) - 6 + 2  # two columns
+def test_random_crop_samples_windows_uniformly():
+    crops = draw(augment.random_crop, coordinates(10, 12), (8, 11), (2, 1))
+    top = np.round(crops[:, 4, 5, 0] * 100).astype(int) - 5 + 1  # one row of padding
+    left = np.round(crops[:, 4, 5, 1] * 100).astype(int) - 6 + 2  # two columns
     assert is_uniform_over(top * 6 + left, 5 * 6)
-    for image, y, x in zip(found[:10], top, left, strict=False):
+    for image, y, x in zip(crops[:10], top, left, strict=False):
         expected = augment.crop(coordinates(10, 12), y - 1, x - 2, 8, 11)
         np.testing.assert_array_equal(image, expected)
 
 
 @pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric"])
-def test_random_crop_pads_as_numpy(mode):
+def test_random_crop_padding_matches_numpy(mode):
     image = np.asarray(coordinates(6, 5))
-    found = augment.random_crop(jax.random.key(0), image, (11, 11), (1, 2, 5, 3), mode)
+    actual = augment.random_crop(jax.random.key(0), image, (11, 11), (1, 2, 5, 3), mode)
     sides = ((2, 3), (1, 5), (0, 0))
     if mode == "reflect":
-        sides, found = ((2, 3), (1, 4), (0, 0)), found[:, :10]
-    np.testing.assert_array_equal(found, np.pad(image, sides, mode=mode))
+        sides, actual = ((2, 3), (1, 4), (0, 0)), actual[:, :10]
+    np.testing.assert_array_equal(actual, np.pad(image, sides, mode=mode))
 
 
-def test_random_crop_larger_than_the_image_is_refused():
+def test_random_crop_larger_than_the_image_raises():
     with pytest.raises(ConfigError, match="size=41 is larger than the padded image, 40 × 40"):
         augment.random_crop(jax.random.key(0), jnp.zeros((32, 32, 3)), 41, 4)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
-def test_random_flip_has_its_probability(p):
+def test_random_flip_flips_with_probability_p(p):
     image = coordinates(3, 4)
-    found = draw(augment.random_flip, image, p)
-    flipped = (found == np.asarray(image)[:, ::-1]).all((1, 2, 3))
-    assert np.all(flipped | (found == np.asarray(image)).all((1, 2, 3)))
+    outputs = draw(augment.random_flip, image, p)
+    flipped = (outputs == np.asarray(image)[:, ::-1]).all((1, 2, 3))
+    assert np.all(flipped | (outputs == np.asarray(image)).all((1, 2, 3)))
     assert scipy.stats.binomtest(int(flipped.sum()), COUNT, p).pvalue > SIGNIFICANCE
 
 
-def test_color_jitter_draws_factors_and_order_as_torchvision(recorded):
-    found = recorded(
+def test_color_jitter_factors_and_order_match_torchvision(recorded):
+    arguments = recorded(
         transforms, "_jitter", augment.color_jitter, (4, 4, 3), 0.2, 1.5, (0.3, 0.4), 0.1
     )
-    factors, order = found[:, 0, :], found[:, 1, :].astype(int)
+    factors, order = arguments[:, 0, :], arguments[:, 1, :].astype(int)
     for values, (low, high) in zip(
         factors.T, ((0.8, 1.2), (0, 2.5), (0.3, 0.4), (-0.1, 0.1)), strict=True
     ):
@@ -105,7 +105,7 @@ def test_color_jitter_draws_factors_and_order_as_torchvision(recorded):
     assert is_uniform_over([orders[tuple(row)] for row in order], 24)
 
 
-def test_color_jitter_is_the_four_adjustments_in_the_order_drawn():
+def test_color_jitter_applies_adjustments_in_the_sampled_order():
     image = jax.random.uniform(jax.random.key(0), (8, 8, 3))
     factors = jnp.array([1.2, 0.7, 1.4, 0.1])
     adjustments = (
@@ -126,32 +126,32 @@ def test_color_jitter_is_the_four_adjustments_in_the_order_drawn():
         return jnp.stack(results)
 
     jitter = jax.jit(jax.vmap(transforms._jitter, (None, None, 0)))
-    found = jitter(image, factors, jnp.array(orders))
-    np.testing.assert_allclose(found, one_by_one(image), atol=1e-5)  # float32, four operations
+    actual = jitter(image, factors, jnp.array(orders))
+    np.testing.assert_allclose(actual, one_by_one(image), atol=1e-5)  # float32, four operations
 
 
-def test_color_jitter_without_arguments_leaves_images():
+def test_color_jitter_is_identity_by_default():
     image = jax.random.uniform(jax.random.key(0), (8, 8, 3))
-    found = jax.jit(augment.color_jitter)(jax.random.key(1), image)
-    np.testing.assert_allclose(found, image, atol=1e-5)  # float32, to HSV and back
+    output = jax.jit(augment.color_jitter)(jax.random.key(1), image)
+    np.testing.assert_allclose(output, image, atol=1e-5)  # float32, to HSV and back
 
 
 @pytest.mark.parametrize("degrees", [10, (20, 90)])
-def test_random_rotation_draws_a_uniform_angle(monkeypatch, degrees):
+def test_random_rotation_samples_angles_uniformly(monkeypatch, degrees):
     monkeypatch.setattr(geometry, "rotate", lambda image, angle, *_: angle)
-    found = draw(augment.random_rotation, jnp.zeros((4, 4, 3)), degrees)
-    assert is_uniform(found, *((-10, 10) if degrees == 10 else degrees))
+    angles = draw(augment.random_rotation, jnp.zeros((4, 4, 3)), degrees)
+    assert is_uniform(angles, *((-10, 10) if degrees == 10 else degrees))
 
 
-def test_random_affine_draws_as_torchvision(monkeypatch):
+def test_random_affine_sampling_matches_torchvision(monkeypatch):
     monkeypatch.setattr(
         geometry,
         "affine",
         lambda image, angle, move, scale, shear, *_: jnp.stack([angle, *move, scale, *shear]),
     )
     image = jnp.zeros((20, 30, 3))
-    found = draw(augment.random_affine, image, 15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))
-    angle, right, down, scale, shear_x, shear_y = found.T
+    arguments = draw(augment.random_affine, image, 15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))
+    angle, right, down, scale, shear_x, shear_y = arguments.T
     assert is_uniform(angle, -15, 15)
     for move, most in ((right, 3), (down, 5)):  # rounded: the ends are half as likely
         probabilities = np.array([0.5, *[1] * (2 * most - 1), 0.5]) / (2 * most)
@@ -160,62 +160,62 @@ def test_random_affine_draws_as_torchvision(monkeypatch):
     assert is_uniform(scale, 0.8, 1.1)
     assert is_uniform(shear_x, -5, 10)
     assert is_uniform(shear_y, 2, 3)
-    found = draw(augment.random_affine, image, (5, 6), None, None, 4)
-    np.testing.assert_array_equal(found[:, [1, 2, 5]], 0)
-    np.testing.assert_array_equal(found[:, 3], 1)
-    assert is_uniform(found[:, 4], -4, 4)
+    arguments = draw(augment.random_affine, image, (5, 6), None, None, 4)
+    np.testing.assert_array_equal(arguments[:, [1, 2, 5]], 0)
+    np.testing.assert_array_equal(arguments[:, 3], 1)
+    assert is_uniform(arguments[:, 4], -4, 4)
 
 
 def erasing_rectangles(count, height, width, scale, ratio):
-    """Returns RandomErasing's (i, j, h, w) by its definition, drawn one by one."""
+    """Returns (i, j, h, w) of RandomErasing by its definition, sampled one by one."""
     rng = np.random.default_rng(0)
-    found = []
+    rectangles = []
     for _ in range(count):
         for _ in range(10):
             area = height * width * rng.uniform(*scale)
             aspect = np.exp(rng.uniform(*np.log(ratio)))
             h, w = round(np.sqrt(area * aspect)), round(np.sqrt(area / aspect))
             if h < height and w < width:
-                found.append((rng.integers(height - h + 1), rng.integers(width - w + 1), h, w))
+                rectangles.append((rng.integers(height - h + 1), rng.integers(width - w + 1), h, w))
                 break
         else:
-            found.append((0, 0, 0, 0))
-    return np.array(found)
+            rectangles.append((0, 0, 0, 0))
+    return np.array(rectangles)
 
 
 @pytest.mark.parametrize(
     ("scale", "ratio"), [((0.02, 0.33), (0.3, 3.3)), ((0.6, 1.0), (0.1, 10.0))]
 )
-def test_random_erasing_draws_as_torchvision(recorded, scale, ratio):
-    found = recorded(
+def test_random_erasing_sampling_matches_torchvision(recorded, scale, ratio):
+    actual = recorded(
         geometry, "erase", augment.random_erasing, (16, 24, 3), 1.0, scale, ratio, 0.5
     )[:, :4].astype(int)
-    found[found[:, 2] == 0] = 0
-    found[found[:, 3] == 0] = 0
+    actual[actual[:, 2] == 0] = 0
+    actual[actual[:, 3] == 0] = 0
     expected = erasing_rectangles(COUNT, 16, 24, scale, ratio)
-    for ours, theirs in zip(found.T, expected.T, strict=True):
+    for ours, theirs in zip(actual.T, expected.T, strict=True):
         table = np.array([np.bincount(side, minlength=25) for side in (ours, theirs)])
         table = table[:, table.sum(0) > 10]
         assert scipy.stats.chi2_contingency(table).pvalue > SIGNIFICANCE
 
 
-def test_random_erasing_has_its_probability_and_fills_with_the_mean():
+def test_random_erasing_has_probability_p_and_fills_with_the_mean():
     image = jnp.full((16, 16, 3), 2.0)
-    found = draw(augment.random_erasing, image, 0.3)
-    painted = found != 2
+    outputs = draw(augment.random_erasing, image, 0.3)
+    painted = outputs != 2
     happened = painted.any((1, 2, 3))
     assert scipy.stats.binomtest(int(happened.sum()), COUNT, 0.3).pvalue > SIGNIFICANCE
     for channel, mean in enumerate(CIFAR_MEAN):
-        np.testing.assert_allclose(found[..., channel][painted[..., channel]], mean, rtol=1e-6)
+        np.testing.assert_allclose(outputs[..., channel][painted[..., channel]], mean, rtol=1e-6)
     sides = painted.any(2).sum(1), painted.any(1).sum(1)
     np.testing.assert_array_equal(painted.sum((1, 2)), sides[0] * sides[1])
 
 
 def test_random_erasing_with_noise():
     image = jnp.full((16, 16, 3), 2.0)
-    found = draw(augment.random_erasing, image, 1.0, value="random")
+    outputs = draw(augment.random_erasing, image, 1.0, value="random")
     for channel in range(3):
-        values = found[..., channel][found[..., channel] != 2]
+        values = outputs[..., channel][outputs[..., channel] != 2]
         noise = scipy.stats.norm(CIFAR_MEAN[channel], CIFAR_STD[channel])
         inside = (values > 0) & (values < 1)
         expected = noise.cdf(1) - noise.cdf(0)
@@ -225,8 +225,8 @@ def test_random_erasing_with_noise():
 
 
 def test_cutout_centers_are_uniform_and_clipped_at_the_border():
-    found = draw(augment.cutout, jnp.full((8, 10, 3), 2.0), 4, 0.0)
-    painted = (found == 0).all(-1)
+    outputs = draw(augment.cutout, jnp.full((8, 10, 3), 2.0), 4, 0.0)
+    painted = (outputs == 0).all(-1)
     assert painted.any((1, 2)).all()
     rows, columns = painted.any(2), painted.any(1)
     np.testing.assert_array_equal(painted, rows[:, :, None] & columns[:, None])
@@ -238,7 +238,7 @@ def test_cutout_centers_are_uniform_and_clipped_at_the_border():
 
 
 @pytest.mark.torch
-def test_erasing_and_affine_draw_as_live_torchvision(recorded):
+def test_erasing_and_affine_sampling_match_live_torchvision(recorded):
     torch = pytest.importorskip("torch")
     from torch_reference import torchvision
 
@@ -267,5 +267,5 @@ def test_erasing_and_affine_draw_as_live_torchvision(recorded):
         (-5, 10, 2, 3),
     )
     theirs = [[p["angle"], *p["translate"], p["scale"], *p["shear"]] for p in theirs]
-    for found, expected in zip(ours[:, :6].T, np.array(theirs).T, strict=True):
-        assert scipy.stats.ks_2samp(found, expected).pvalue > SIGNIFICANCE
+    for actual, expected in zip(ours[:, :6].T, np.array(theirs).T, strict=True):
+        assert scipy.stats.ks_2samp(actual, expected).pvalue > SIGNIFICANCE

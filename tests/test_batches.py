@@ -20,7 +20,9 @@ def images_and_labels():
 def prepare(config, images, labels):
     """Prepares the batches of steps 0, 1, ... of a run."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(len(images)))
-    return jax.jit(batches.make_prepare(config, 10, parallel.setup(config)))(images, labels, keys)
+    return jax.jit(batches.make_prepare_batches(config, 10, parallel.setup(config)))(
+        images, labels, keys
+    )
 
 
 def test_plain_batches_are_normalized_images(small_config, images_and_labels):
@@ -32,7 +34,7 @@ def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     np.testing.assert_allclose(batches.normalize(images, small_config), expected, atol=1e-5)
 
 
-def test_a_steps_batch_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):
+def test_batch_is_independent_of_neighboring_steps(small_config, images_and_labels):
     """To float32 rounding, which differs between two compiled programs. Where an operation rounds
     to 8-bit levels or compares with a threshold, rounding can move a pixel by more: rarely.
     """
@@ -44,7 +46,7 @@ def test_a_steps_batch_does_not_depend_on_the_steps_beside_it(small_config, imag
     assert (difference > 1e-4).mean() < 1e-3
 
 
-def test_a_steps_mixing_does_not_depend_on_the_steps_beside_it(small_config, images_and_labels):
+def test_mixing_is_independent_of_neighboring_steps(small_config, images_and_labels):
     """To float32 rounding of weighted sums of values up to 2.1."""
     small_config.mixup.prob = small_config.cutmix.prob = 0.5
     images, labels = images_and_labels
@@ -55,7 +57,7 @@ def test_a_steps_mixing_does_not_depend_on_the_steps_beside_it(small_config, ima
             np.testing.assert_allclose(a[step], b[step], atol=1e-5)
 
 
-def test_every_image_is_augmented_by_itself_and_anew_each_step(small_config):
+def test_augmentation_is_independent_per_image_and_step(small_config):
     small_config.augment = PART3
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     images = np.broadcast_to(image, (2, 12, 32, 32, 3))
@@ -63,7 +65,7 @@ def test_every_image_is_augmented_by_itself_and_anew_each_step(small_config):
     assert len({np.asarray(x).tobytes() for x in augmented.reshape(24, -1)}) == 24
 
 
-def test_mixing_mixes_targets_with_the_images(small_config, images_and_labels):
+def test_mixing_mixes_targets_too(small_config, images_and_labels):
     small_config.mixup.prob = 1.0
     _, targets = prepare(small_config, *images_and_labels)
     np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)

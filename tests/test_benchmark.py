@@ -1,4 +1,4 @@
-"""A smoke test of scripts/benchmark.py: our side alone, on a few images."""
+"""A smoke test of scripts/benchmark.py: jaxcifar alone, on a few images."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 
-def test_figures_of_our_side(pytestconfig, tmp_path):
+def test_reports_jaxcifar_alone(pytestconfig, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(
         tmp_path / "data.npz",
@@ -31,7 +31,7 @@ def test_figures_of_our_side(pytestconfig, tmp_path):
     assert done.stdout.count("| simple_cnn: ") == 3
 
 
-def test_a_missing_data_file_is_a_plain_error(pytestconfig):
+def test_missing_data_file_is_reported(pytestconfig):
     command = [sys.executable, "scripts/benchmark.py", "--data=nosuch.npz"]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True)
     assert done.returncode == 2

@@ -1,9 +1,12 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from jaxcifar import checkpoint
+from jaxcifar import checkpoint, models
 from jaxcifar.checkpoint import Checkpoints
+from jaxcifar.models import functional
 from jaxcifar.progress import Progress
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
@@ -53,18 +56,18 @@ def empty_files(directory):
             path.write_bytes(b"")
 
 
-def test_a_run_is_not_started_over_because_its_checkpoints_are_damaged(tmp_path):
+def test_damaged_checkpoints_raise_instead_of_restarting(tmp_path):
     first = Checkpoints(tmp_path, keep=2)
     first.save_last(1, state(1), progress_at(1))
     first.close()
     empty_files(tmp_path / "last" / "1" / "state")
     second = Checkpoints(tmp_path, keep=2)
-    with pytest.raises(ConfigError, match="none of the run's last checkpoints"):
+    with pytest.raises(ConfigError, match="no `last` checkpoint of the run"):
         second.restore_last(state(0))
     second.close()
 
 
-def test_damaged_newest_falls_back_to_the_one_before(tmp_path, capsys):
+def test_damaged_newest_falls_back_to_the_previous_one(tmp_path, capsys):
     first = Checkpoints(tmp_path, keep=2)
     first.save_last(1, state(1), progress_at(1))
     first.save_last(2, state(2), progress_at(2))
@@ -79,13 +82,27 @@ def test_damaged_newest_falls_back_to_the_one_before(tmp_path, capsys):
     assert "step 2 cannot be read" in capsys.readouterr().out
 
 
-def test_a_model_that_is_not_registered_here_asks_for_its_config_file(small_config, tmp_path):
+def test_unregistered_model_raises_with_its_config_file(small_config, tmp_path):
     run = Run.claim(small_config, tmp_path)
     text = (tmp_path / "config.json").read_text()
     text = text.replace('"simple_cnn"', '"my_net"').replace('_file": ""', '_file": "mine.py"')
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(
-        ConfigError, match=r"no model 'my_net' here; .*'mine\.py' registers it"
+        ConfigError, match=r"unknown model 'my_net': .*'mine\.py' registers it"
     ) as caught:
         checkpoint.load_model(run.directory)
     assert caught.value.command_hint == "--config=mine.py"
+
+
+def test_load_model_infers_the_number_of_classes(small_config, tmp_path):
+    model = nnx.eval_shape(
+        lambda: models.create("simple_cnn", num_classes=7, rngs=nnx.Rngs(0), width=4)
+    )
+    _, *arrays = functional.split(model)
+    params, stats = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), arrays)
+    Run.claim(small_config, tmp_path)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints.save_best(1, {"params": params, "stats": stats}, Progress("fingerprint", 1))
+    checkpoints.close()
+    model, _ = checkpoint.load_model(tmp_path)
+    assert model.fc2.bias.shape == (7,)

@@ -18,7 +18,7 @@ from jaxcifar.spec import ConfigError
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
-    """The forms are exact, the number of images is a hundredth of the official one."""
+    """The formats are exact, the number of images is a hundredth of the official one."""
     for split, size in cifar_files.SIZES.items():
         monkeypatch.setitem(cifar_archive.SIZES, split, size)
 
@@ -36,8 +36,8 @@ def no_network(monkeypatch):
 
 @pytest.fixture
 def mirror(monkeypatch, tmp_path):
-    """Returns a function that puts the mirror of a data set in place of the network: its files are
-    in `tmp_path`, and the original host is down.
+    """Returns a function that replaces the network with a dataset's mirror: its files are in
+    `tmp_path`, and the original host is down.
     """
 
     def set_up(name):
@@ -52,7 +52,7 @@ def mirror(monkeypatch, tmp_path):
     return set_up
 
 
-def test_without_network_the_three_ways_out_are_named(tmp_path):
+def test_offline_error_lists_alternatives(tmp_path):
     with pytest.raises(ConfigError) as error:
         cifar.load_records("cifar100", str(tmp_path))
     message = str(error.value)
@@ -66,13 +66,13 @@ def test_without_network_the_three_ways_out_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
-def test_mirror_gives_what_the_archive_gives(tmp_path, mirror, capsys, name):
+def test_mirror_matches_archive(tmp_path, mirror, capsys, name):
     mirror(name)
     np.testing.assert_array_equal(cifar.load_records(name, str(tmp_path)), records(name))
     output = capsys.readouterr().out
     assert f"(it is down); trying the mirror uoft-cs/{name}" in output
     assert "Decoding 500 images" in output
-    # An archive of the same images agrees with the stored fingerprint; another one is noted.
+    # An archive of the same images matches the stored digest; another one is reported.
     files = archive_files(name, "binary")
     path = write_archive(tmp_path / "same.tar.gz", files)
     cifar.load_records(name, str(tmp_path), str(path))
@@ -81,17 +81,17 @@ def test_mirror_gives_what_the_archive_gives(tmp_path, mirror, capsys, name):
     changed = files | {first: files[first][:-1] + bytes([files[first][-1] ^ 1])}
     path = write_archive(tmp_path / "other.tar.gz", changed)
     cifar.load_records(name, str(tmp_path), str(path))
-    assert "are not those that the mirror" in capsys.readouterr().out
+    assert "differ from those loaded earlier from the mirror" in capsys.readouterr().out
 
 
-def test_decoded_arrays_serve_the_second_start(tmp_path, mirror, monkeypatch):
+def test_decoded_arrays_are_cached(tmp_path, mirror, monkeypatch):
     mirror("cifar10")
     first = cifar.load_records("cifar10", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda **_: pytest.fail("downloaded"))
     np.testing.assert_array_equal(cifar.load_records("cifar10", str(tmp_path)), first)
 
 
-def test_mirror_with_wrong_columns_or_labels_is_not_trusted(tmp_path):
+def test_mirror_with_wrong_columns_or_labels_raises(tmp_path):
     write_parquets("cifar100", tmp_path)
     path = tmp_path / "cifar100" / "test-00000-of-00001.parquet"
     table = pq.read_table(path)
@@ -109,8 +109,8 @@ def test_mirror_with_wrong_columns_or_labels_is_not_trusted(tmp_path):
 
 @pytest.fixture
 def tfds_download(monkeypatch, tmp_path):
-    """Returns a function that puts the original host of a data set in place of the network: tfds
-    finds the extracted official archive.
+    """Returns a function that replaces the network with a dataset's original host: tfds finds the
+    extracted official archive.
     """
 
     def set_up(name):
@@ -132,12 +132,12 @@ def test_tfds_prepares_and_reads_without_tensorflow(tmp_path, tfds_download, mon
     np.testing.assert_array_equal(cifar.load_records(name, str(tmp_path)), records(name))
     assert "tensorflow" not in sys.modules
     (tmp_path / "jaxcifar" / f"{name}.npy").unlink()
-    # What tfds has prepared is used before anything is downloaded.
+    # What tfds has prepared comes before downloads.
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **_: pytest.fail("asked a host"))
     np.testing.assert_array_equal(cifar.load_records(name, str(tmp_path)), records(name))
 
 
-def test_a_slow_host_is_not_waited_for(monkeypatch):
+def test_slow_host_is_skipped(monkeypatch):
     class Slow(io.BytesIO):
         def read(self, size):
             return b"x"
@@ -145,10 +145,10 @@ def test_a_slow_host_is_not_waited_for(monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **kwargs: Slow())
-    assert cifar.find_problem("https://host/file") == "it sends 0 kB/s"
+    assert cifar.download_problem("https://host/file") == "only 0 kB/s"
 
 
-def test_two_processes_preparing_at_once(tmp_path):
+def test_concurrent_processes_prepare_once(tmp_path):
     """Both get the records, and only one of them downloads and decodes."""
     write_parquets("cifar10", tmp_path)
     code = f"""
@@ -179,13 +179,18 @@ print(len(cifar.load_records("cifar10", {str(tmp_path)!r})))
     assert suffixes == {".lock", ".json", ".npy"}
 
 
-def test_unwritable_directory_is_a_plain_error(tmp_path):
+def test_unwritable_directory_raises(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"cannot be written .* config\.data\.dir"):
+    with pytest.raises(ConfigError, match=r"is not writable .* config\.data\.dir"):
         cifar.load_records("cifar10", str(pathlib.Path(tmp_path) / "file" / "below"))
 
 
-def test_config_error_reaches_the_caller():
+def test_wrong_number_of_records_raises(tmp_path):
+    with pytest.raises(ConfigError, match=r"tfds must have 600 images, but has 599"):
+        cifar.check_records("cifar10", tmp_path, "tfds", records("cifar10")[1:])
+
+
+def test_missing_archive_raises():
     config = config_lib.default()
     config.data.archive = "/no/such/archive.tar.gz"
     with pytest.raises(ConfigError, match="does not exist"):

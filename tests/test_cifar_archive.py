@@ -11,19 +11,19 @@ from jaxcifar import data
 from jaxcifar.data import cifar, cifar_archive
 from jaxcifar.spec import ConfigError
 
-FORMS = [(name, form) for name in ("cifar10", "cifar100") for form in ("binary", "python")]
+VERSIONS = [(name, kind) for name in ("cifar10", "cifar100") for kind in ("binary", "python")]
 
 
 @pytest.fixture(autouse=True)
 def small_sizes(monkeypatch):
-    """The forms are exact, the number of images is a hundredth of the official one."""
+    """The formats are exact, the number of images is a hundredth of the official one."""
     for split, size in cifar_files.SIZES.items():
         monkeypatch.setitem(cifar_archive.SIZES, split, size)
 
 
-@pytest.mark.parametrize(("name", "form"), FORMS)
-def test_archives_of_both_forms_and_their_folders(tmp_path, name, form):
-    files = archive_files(name, form)
+@pytest.mark.parametrize(("name", "version"), VERSIONS)
+def test_both_versions_and_their_folders_load(tmp_path, name, version):
+    files = archive_files(name, version)
     path = write_archive(tmp_path / "data.tar.gz", files)
     np.testing.assert_array_equal(cifar.load_records(name, str(tmp_path), str(path)), records(name))
     with tarfile.open(path) as tar:
@@ -49,17 +49,17 @@ def test_images_and_names_of_an_archive(tmp_path, small_config, capsys):
     output = capsys.readouterr().out
     assert "Decoding a.tar.gz" in output
     assert "md5" in output
-    # The second start reads the cache, and sees the same images.
+    # The second load reads the same images from the cache.
     assert data.load(small_config).train.fingerprint() == splits.train.fingerprint()
     assert "Decoding" not in capsys.readouterr().out
 
 
-def test_superclasses_are_the_official_ones():
+def test_superclasses_are_official():
     assert cifar_archive.FINE_TO_COARSE[:10].tolist() == [4, 1, 14, 8, 0, 6, 7, 7, 18, 3]
     assert np.bincount(cifar_archive.FINE_TO_COARSE).tolist() == [5] * 20
 
 
-def hostile_pickle():
+def malicious_pickle():
     class Evil:
         def __reduce__(self):
             return os.system, ("echo run > pwned",)
@@ -67,9 +67,9 @@ def hostile_pickle():
     return pickle.dumps({"data": Evil(), "fine_labels": [], "coarse_labels": []}, protocol=2)
 
 
-def damage(files, form):
+def damaged(files, version):
     """Ways in which an archive can be wrong: (a label, its members, the error)."""
-    if form == "binary":
+    if version == "binary":
         train, names = "cifar-100-binary/train.bin", "cifar-100-binary/fine_label_names.txt"
         content = bytearray(files[train])
         content[1] = 100
@@ -77,23 +77,23 @@ def damage(files, form):
         content[1] = 5
         yield "pair", files | {train: bytes(content)}, "does not belong to its superclass"
         yield "cut", files | {train: files[train][:-7]}, "not a multiple of a record's 3,074"
-        yield "few", files | {train: files[train][:3074]}, "must hold 500 images, and holds 1"
+        yield "few", files | {train: files[train][:3074]}, "must hold 500 images, but holds 1"
         yield "names", files | {names: b"apple\n"}, "does not name the official classes"
         renamed = {name.replace("train.bin", "training.bin"): c for name, c in files.items()}
         yield "member", renamed, "it must hold .*train.bin.*; it holds training.bin"
     else:
         train, meta = "cifar-100-python/train", "cifar-100-python/meta"
-        yield "hostile", files | {train: hostile_pickle()}, r"asks for (posix|nt|os)\.system"
+        yield "malicious", files | {train: malicious_pickle()}, r"references (posix|nt|os)\.system"
         yield "cut", files | {train: files[train][:-7]}, "not a pickle of arrays"
         yield "list", files | {train: pickle.dumps([1, 2], 2)}, "not a pickled dictionary"
         yield "lacks", files | {train: dict2({"data": b"N"})}, "lacks some of the entries"
         yield "meta", files | {meta: files[train]}, "does not name the official classes"
 
 
-@pytest.mark.parametrize("form", ["binary", "python"])
-def test_damaged_archives_are_refused_in_plain_words(tmp_path, form, monkeypatch):
+@pytest.mark.parametrize("version", ["binary", "python"])
+def test_damaged_archives_raise_readable_errors(tmp_path, version, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for label, files, message in damage(archive_files("cifar100", form), form):
+    for label, files, message in damaged(archive_files("cifar100", version), version):
         path = write_archive(tmp_path / f"{label}.tar.gz", files)
         with pytest.raises(ConfigError, match=message) as error:
             cifar.load_records("cifar100", str(tmp_path), str(path))
@@ -102,13 +102,13 @@ def test_damaged_archives_are_refused_in_plain_words(tmp_path, form, monkeypatch
     assert not (tmp_path / "pwned").exists()
 
 
-def test_truncated_and_foreign_files_are_refused(tmp_path):
-    whole = write_archive(tmp_path / "whole.tar.gz", archive_files("cifar100", "binary"))
-    (tmp_path / "cut.tar.gz").write_bytes(whole.read_bytes()[:-5000])
+def test_truncated_and_unrelated_files_raise(tmp_path):
+    complete = write_archive(tmp_path / "complete.tar.gz", archive_files("cifar100", "binary"))
+    (tmp_path / "cut.tar.gz").write_bytes(complete.read_bytes()[:-5000])
     (tmp_path / "text.tar.gz").write_text("hello")
     messages = {"cut": "damaged", "text": "damaged or not a tar.gz", "absent": "does not exist"}
     for name, message in messages.items():
         with pytest.raises(ConfigError, match=message):
             cifar.load_records("cifar100", str(tmp_path), str(tmp_path / f"{name}.tar.gz"))
     with pytest.raises(ConfigError, match="is not cifar10: it must hold"):
-        cifar.load_records("cifar10", str(tmp_path), str(whole))
+        cifar.load_records("cifar10", str(tmp_path), str(complete))

@@ -8,7 +8,7 @@ from jaxcifar import data
 from jaxcifar.spec import ConfigError
 
 
-def test_split_is_a_partition_drawn_by_seed(small_config):
+def test_split_is_a_seeded_partition(small_config):
     splits = data.load(small_config)
     assert [len(part) for part in splits] == [480, 120, 120]
     for part in splits:
@@ -24,7 +24,7 @@ def test_split_is_a_partition_drawn_by_seed(small_config):
     assert data.load(small_config).train.fingerprint() != splits.train.fingerprint()
 
 
-def test_limit_draws_from_the_training_part(small_config):
+def test_limit_samples_from_the_training_split(small_config):
     whole = data.load(small_config)
     small_config.data.limit = 100
     part = data.load(small_config)
@@ -37,7 +37,7 @@ def test_limit_draws_from_the_training_part(small_config):
         data.load(small_config)
 
 
-def test_split_sizes_round_as_pytorchs(small_config):
+def test_split_sizes_match_pytorch(small_config):
     small_config.data.synthetic_size = 9
     assert [len(part) for part in data.load(small_config)] == [7, 2, 1]
     small_config.data.synthetic_size = 1
@@ -45,7 +45,7 @@ def test_split_sizes_round_as_pytorchs(small_config):
         data.load(small_config)
 
 
-def test_the_rows_are_there_without_jax_pillow_or_tfds():
+def test_import_needs_no_jax_pillow_or_tfds():
     code = "import sys; from jaxcifar import data; print(*data.DATASETS); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     names, modules = map(str.split, done.stdout.splitlines())
@@ -53,7 +53,7 @@ def test_the_rows_are_there_without_jax_pillow_or_tfds():
     assert not {"jax", "PIL", "tensorflow_datasets"} & set(modules)
 
 
-def test_an_unknown_data_set_is_refused(small_config):
+def test_unknown_dataset_raises(small_config):
     small_config.data.name = "cifar1000"
-    with pytest.raises(ConfigError, match="no data set 'cifar1000'; did you mean cifar100"):
+    with pytest.raises(ConfigError, match="no dataset 'cifar1000'; did you mean cifar100"):
         data.load(small_config)

@@ -8,7 +8,7 @@ from jaxcifar.models import functional
 
 
 @pytest.mark.parametrize("batch_size", [7, 25, 1000])
-def test_every_image_counts_once_whatever_the_batch_size(small_config, batch_size):
+def test_every_image_counts_once_for_any_batch_size(small_config, batch_size):
     small_config.eval.batch_size = batch_size
     mesh = parallel.setup(small_config)
     model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))

@@ -1,5 +1,5 @@
-"""A user's config file, outside the package, with a transform, schedule, model and optimizer of its
-own: they are used by name, with the checks, checkpoints and resuming that the built-in ones have.
+"""A user's config file, outside the package, with its own transform, schedule, model and optimizer:
+they are used by name, with the same checks, checkpoints and resuming as the built-in ones.
 """
 
 import json
@@ -100,7 +100,7 @@ def config_file(tmp_path):
 
 @pytest.fixture
 def loaded(config_file):
-    """Loads the file here, and forgets afterwards what it has registered."""
+    """The config that the file loads; what the file registers is unregistered afterwards."""
     from jaxcifar import augment, models, optimizers, schedules
 
     all_entries = [
@@ -119,7 +119,7 @@ def loaded(config_file):
         entries.update(old)
 
 
-def test_trains_resumes_and_is_scored(run_main, config_file, tmp_path):
+def test_trains_resumes_and_loads(run_main, config_file, tmp_path):
     run = tmp_path / "run"
     flags = (f"--config={config_file}", f"--workdir={run}", "--config.schedule.time_scale=3")
     first = run_main(*flags, "--config.num_epochs=1")
@@ -135,7 +135,7 @@ def test_trains_resumes_and_is_scored(run_main, config_file, tmp_path):
     assert stored["config_file"] == str(config_file)
     assert stored["model"]["hidden"] == 16
 
-    # In another process nothing of it is known, and nothing in the work directory is run.
+    # Another process knows nothing of it, and runs nothing in the work directory.
     score = (
         "import sys, numpy as np\n"
         "from jaxcifar import checkpoint\n"
@@ -148,27 +148,30 @@ def test_trains_resumes_and_is_scored(run_main, config_file, tmp_path):
         assert output in done.stdout + done.stderr
 
 
-def test_mistakes_in_its_settings_are_named_as_others_are(run_main, config_file, tmp_path):
-    for flag, message in (
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
         ("--config.schedule.time_scale=0", "schedule.time_scale=0 is not valid: it must be an int"),
         ("--config.model.hidden=x", "model.hidden='x' is not valid"),
         ("--config.model.stem=imagenet", "has no effect with model.name='mlp'"),
         ("--config.augment=add_noise(-1)", "a number, 0 or more"),
         ("--config.optimizer.nesterov=maybe", "true or false"),
-    ):
-        done = run_main(f"--config={config_file}", flag, f"--workdir={tmp_path / 'run'}")
-        assert done.returncode == 2
-        assert message in done.stderr
-        assert "Traceback" not in done.stderr
+    ],
+)
+def test_invalid_settings_raise(call_main, loaded, config_file, tmp_path, flag, message):
+    code, _, err = call_main(f"--config={config_file}", flag, f"--workdir={tmp_path / 'run'}")
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
 
 
-def test_its_keys_are_in_the_help(loaded):
+def test_keys_are_in_the_help(loaded):
     text = config_lib.describe(loaded)
     assert "--config.model.hidden=16\n      mlp: size of the hidden layer [an integer" in text
     assert "inverse_sqrt: intervals until the learning rate has fallen by" in text
 
 
-def test_loading_again_replaces_and_another_file_may_not(loaded, config_file, tmp_path):
+def test_reloading_replaces_entries_but_another_file_raises(loaded, config_file, tmp_path):
     config_file.write_text(MINE.replace("hidden: PositiveInt = 64", "hidden: PositiveInt = 32"))
     config_lib.load(str(config_file))
     other = tmp_path / "other.py"
@@ -180,7 +183,7 @@ def test_loading_again_replaces_and_another_file_may_not(loaded, config_file, tm
         config_lib.load(str(other))
 
 
-def test_its_model_is_created_as_others_are(loaded):
+def test_model_can_be_created(loaded):
     from flax import nnx
 
     from jaxcifar import models
@@ -191,7 +194,7 @@ def test_its_model_is_created_as_others_are(loaded):
         models.create("mlp", num_classes=7, rngs=nnx.Rngs(0), hidden=0)
 
 
-def test_a_run_of_another_config_file_is_still_compared(loaded, config_file, tmp_path):
+def test_changed_config_of_a_run_raises(loaded, config_file, tmp_path):
     from jaxcifar.run import Run
 
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)

@@ -26,7 +26,7 @@ def test_folder_reads_every_size_and_mode(folder_config):
     np.testing.assert_array_equal(means < 128, splits.test.labels == 1)
 
 
-def test_images_of_the_right_size_are_left_as_they_are(folder_config, image_folder):
+def test_images_of_the_right_size_are_unchanged(folder_config, image_folder):
     _, test = folder.load(str(image_folder))
     with Image.open(image_folder / "test" / "bright" / "00.png") as image:
         np.testing.assert_array_equal(test.images[0], np.asarray(image))
@@ -48,7 +48,7 @@ def test_sixteen_bit_grayscale_keeps_its_range(image_folder):
     np.testing.assert_array_equal(test.images[0], 128)
 
 
-def test_cache_serves_the_second_start_and_follows_changes(image_folder, monkeypatch):
+def test_decoded_arrays_are_cached_until_files_change(image_folder, monkeypatch):
     before, _ = folder.load(str(image_folder))
     with monkeypatch.context() as patch:
         patch.setattr("PIL.Image.open", lambda path: pytest.fail("decoded again"))
@@ -69,7 +69,7 @@ def test_damaged_cache_is_replaced(image_folder, tmp_path, monkeypatch):
     assert again.fingerprint() == before.fingerprint()
 
 
-def test_unreadable_files_are_named(image_folder):
+def test_unreadable_files_raise(image_folder):
     (image_folder / "train" / "dark" / "00.png").write_bytes(b"not a picture")
     (image_folder / "train" / "dark" / "01.png").write_bytes(b"")
     with pytest.raises(ConfigError, match=r"2 image files cannot be read: .*dark/00\.png.* them$"):
@@ -88,14 +88,14 @@ def test_hidden_and_other_files_are_ignored(image_folder):
 
 def test_long_decoding_is_announced(image_folder, monkeypatch, capsys):
     folder.load(str(image_folder))
-    assert "Decoding" not in capsys.readouterr().out  # so few take no time
-    monkeypatch.setattr(folder, "QUICK", 20)
+    assert "Decoding" not in capsys.readouterr().out  # few images are not announced
+    monkeypatch.setattr(folder, "_ANNOUNCE_ABOVE", 20)
     (image_folder / "train" / "dark" / "00.png").unlink()
     folder.load(str(image_folder))
-    assert "Decoding 27 images; the next start reads" in capsys.readouterr().out
+    assert "Decoding 27 images; later runs read" in capsys.readouterr().out
 
 
-def test_broken_folders_are_refused(image_folder, tmp_path):
+def test_broken_folders_raise(image_folder, tmp_path):
     with pytest.raises(ConfigError, match="is not a folder"):
         folder.load(str(tmp_path / "nowhere"))
     (image_folder / "test" / "unknown").mkdir()
@@ -108,5 +108,5 @@ def test_broken_folders_are_refused(image_folder, tmp_path):
     with pytest.raises(ConfigError, match="no folder 'test'"):
         folder.load(str(tmp_path / "empty"))
     (tmp_path / "empty" / "test").mkdir()
-    with pytest.raises(ConfigError, match="at least 2 class folders, and has 0"):
+    with pytest.raises(ConfigError, match="at least 2 class folders, but has 0"):
         folder.load(str(tmp_path / "empty"))

@@ -12,7 +12,7 @@ def test_cross_entropy_on_hard_and_mixed_targets():
 
 
 @pytest.mark.torch
-def test_label_smoothing_is_pytorchs_on_hard_and_mixed_targets():
+def test_label_smoothing_matches_pytorch_on_hard_and_mixed_targets():
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(6, 10)).astype(np.float32)
@@ -24,11 +24,11 @@ def test_label_smoothing_is_pytorchs_on_hard_and_mixed_targets():
             expected = torch.nn.functional.cross_entropy(
                 torch.tensor(logits), theirs, label_smoothing=smoothing, reduction="none"
             )
-            found = losses.cross_entropy(logits, targets, smoothing)
-            np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5)
+            actual = losses.cross_entropy(logits, targets, smoothing)
+            np.testing.assert_allclose(actual, expected.numpy(), rtol=1e-5)
 
 
-def test_label_smoothing_written_out():
+def test_label_smoothing_matches_its_formula():
     logits = np.log(np.array([[0.7, 0.2, 0.1]], np.float32))
     targets = np.array([[1, 0, 0]], np.float32)
     expected = -(0.8 * np.log(0.7) + 0.1 * np.log(0.2) + 0.1 * np.log(0.1))

@@ -4,12 +4,12 @@ import pytest
 from jaxcifar import metrics
 
 
-def test_sums_weigh_rows_and_score_mixed_targets_in_part():
+def test_sums_mask_rows_and_score_mixed_targets_fractionally():
     logits = np.array([[2.0, 1.0], [0.0, 3.0], [5.0, 0.0]], np.float32)
     targets = np.array([[1.0, 0.0], [0.3, 0.7], [0.0, 1.0]], np.float32)
     each = np.array([0.5, 1.0, 100.0], np.float32)
     sums = metrics.batch_sums(each, logits, targets, np.array([True, True, False]))
-    loss, accuracy = metrics.mean(metrics.add({}, sums))
+    loss, accuracy = metrics.loss_and_accuracy(metrics.add({}, sums))
     assert loss == pytest.approx(0.75)
     assert accuracy == pytest.approx(100 * 1.7 / 2)
 

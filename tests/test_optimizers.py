@@ -3,6 +3,7 @@ import pathlib
 
 import jax
 import numpy as np
+import optax
 import pytest
 from golden import make_optimizers
 
@@ -61,14 +62,14 @@ def error(params, expected):
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("float64", 1e-12)])
 @pytest.mark.parametrize("index", range(len(GOLDEN["cases"])), ids=lambda i: GOLDEN["cases"][i])
-def test_follows_pytorch_for_200_steps(index, dtype, limit):
+def test_matches_pytorch_for_200_steps(index, dtype, limit):
     params = params_after(*json.loads(str(GOLDEN["cases"][index])), np.dtype(dtype).type)
     expected = {key: GOLDEN[f"{dtype}_{index}_{key}"] for key in make_optimizers.SHAPES}
     assert error(params, expected) <= limit
 
 
 @pytest.mark.torch
-def test_the_recorded_parameters_are_pytorchs():
+def test_recorded_parameters_match_pytorch():
     pytest.importorskip("torch")
     for index in (2, len(make_optimizers.CASES) - 1):
         params = make_optimizers.torch_params(*make_optimizers.CASES[index], "float32")
@@ -77,7 +78,7 @@ def test_the_recorded_parameters_are_pytorchs():
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
-def test_norms_and_biases_can_be_left_undecayed(name):
+def test_norms_and_biases_can_be_excluded_from_decay(name):
     config = config_lib.default()
     config.optimizer.name = name
     config.optimizer.weight_decay = 0.1
@@ -101,11 +102,35 @@ def test_clipping_comes_first_and_nesterov_needs_momentum():
         optimizers.OPTIMIZERS["sgd"].validate({"nesterov": True, "momentum": 0.0})
 
 
-def test_the_momentum_that_schedules_cycle_is_the_optimizers_own():
+def test_initial_momentum_is_the_optimizers_own():
     config = config_lib.default()
     config.optimizer.momentum, config.optimizer.b1 = 0.5, 0.75
     for name, value in (("sgd", 0.5), ("adam", 0.75), ("adamw", 0.75)):
         config.optimizer.name = name
-        assert optimizers.momentum(config) == value
+        assert optimizers.initial_momentum(config) == value
         state = optimizers.create(config).init({"w": np.ones(3, np.float32)})
         assert set(state.hyperparams) == {"lr", "momentum"}
+
+
+def test_an_optimizer_without_momentum_has_only_a_learning_rate():
+    try:
+
+        @optimizers.optimizer
+        def plain_descent(lr):
+            return optax.scale_by_learning_rate(lr)
+
+        config = config_lib.default()
+        config.optimizer.name = "plain_descent"
+        config.schedule.name, config.schedule.max_lr = "onecycle", 0.1
+        config.schedule.interval = "step"
+        assert optimizers.initial_momentum(config) is None
+        assert set(RunSchedule(config, 10).epoch_values(0)) == {"lr"}
+        params = {"w": np.ones(3, np.float32)}
+        optimizer = optimizers.create(config)
+        updates, state = optimizer.update(params, optimizer.init(params), params)
+        assert set(state.hyperparams) == {"lr"}
+        np.testing.assert_allclose(updates["w"], -0.01, rtol=1e-6)
+        with pytest.raises(ConfigError, match="no parameter 'beta' to be its momentum"):
+            optimizers.optimizer("other", momentum="beta")(plain_descent)
+    finally:
+        optimizers.OPTIMIZERS._entries.pop("plain_descent", None)

@@ -8,7 +8,7 @@ from jaxcifar.spec import ConfigError
 
 
 @pytest.mark.parametrize("rows", [16, 13, 1])
-def test_a_batch_of_any_size_can_be_split(rows):
+def test_batches_of_any_size_can_be_split(rows):
     mesh = parallel.setup(config_lib.default())
     assert mesh.size == jax.device_count()
     x = jax.device_put(np.arange(20.0), parallel.replicated(mesh))
@@ -16,7 +16,7 @@ def test_a_batch_of_any_size_can_be_split(rows):
     np.testing.assert_array_equal(out, np.arange(rows) * 2.0)
 
 
-def test_an_initialized_jax_gives_as_many_devices_as_asked_for():
+def test_requested_devices_of_an_initialized_jax_are_used():
     config = config_lib.default()
     assert parallel.setup(config).size == jax.device_count()
     config.parallel.cpu_devices = 2
@@ -25,14 +25,14 @@ def test_an_initialized_jax_gives_as_many_devices_as_asked_for():
     assert parallel.describe(mesh).startswith("2 × ")
 
 
-def test_data_that_does_not_fit_is_refused_with_the_numbers():
+def test_data_that_does_not_fit_raises():
     mesh = parallel.setup(config_lib.default())
     parallel.check_fits(mesh, 1000)
     with pytest.raises(ConfigError, match=r"take 1000000\.00 GB on each of \d+ devices"):
         parallel.check_fits(mesh, 10**15)
 
 
-def test_where_xla_does_not_know_the_compiler_option_it_is_left_out(monkeypatch):
+def test_unknown_compiler_option_is_dropped(monkeypatch):
     mesh = jax.make_mesh((1,), ("data",), devices=jax.devices("cpu")[:1])
     assert parallel.compiler_options(mesh) == parallel.CPU_COMPILER_OPTIONS
     monkeypatch.setattr(parallel, "CPU_COMPILER_OPTIONS", {"xla_cpu_no_such_option": "1"})

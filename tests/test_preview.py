@@ -17,14 +17,14 @@ SCRIPT = "scripts/preview_augmentations.py"
 SHORT = f"""
 import runpy
 from jaxcifar import preview
-preview.example_lines = lambda: ["hflip"]
+preview.example_pipelines = lambda: ["hflip"]
 runpy.run_path("{SCRIPT}", run_name="__main__")
 """
 
 
 @pytest.fixture
 def run(pytestconfig):
-    """Runs Python in the checkout, in a process of its own."""
+    """Runs Python in the checkout, in its own process."""
 
     def run(*arguments):
         return subprocess.run(
@@ -40,17 +40,17 @@ def run(pytestconfig):
 
 
 def test_every_transform_has_an_example_that_makes_an_image():
-    lines = preview.example_lines()
+    pipelines = preview.example_pipelines()
     names = {name for name, entry in augment.TRANSFORMS.items() if "_in_tests" not in name}
-    assert {read(line)[0][0] for line in lines} == names
+    assert {read(pipeline)[0][0] for pipeline in pipelines} == names
     image = jax.ShapeDtypeStruct((32, 32, 3), np.float32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    for line in lines:
-        result = jax.eval_shape(augment.parse(line), key, image)
-        assert (result.shape, result.dtype) == (image.shape, image.dtype), line
+    for pipeline in pipelines:
+        result = jax.eval_shape(augment.parse(pipeline), key, image)
+        assert (result.shape, result.dtype) == (image.shape, image.dtype), pipeline
 
 
-def test_a_users_transform_is_shown_by_its_examples_or_its_name_if_that_will_do():
+def test_user_transforms_are_shown_by_their_examples_or_name():
     @augment.transform("plain_in_tests")
     def plain(image: jax.Array, size: PositiveInt = 1) -> jax.Array:
         return image
@@ -63,8 +63,8 @@ def test_a_users_transform_is_shown_by_its_examples_or_its_name_if_that_will_do(
     def examples(image: jax.Array, size: PositiveInt) -> jax.Array:
         return image
 
-    lines = [line for line in preview.example_lines() if "_in_tests" in line]
-    assert lines == ["plain_in_tests", "examples_in_tests(2)"]
+    pipelines = [text for text in preview.example_pipelines() if "_in_tests" in text]
+    assert pipelines == ["plain_in_tests", "examples_in_tests(2)"]
 
 
 def test_draws_originals_samples_and_examples(run, tmp_path, image_folder):
@@ -89,25 +89,23 @@ def test_draws_originals_samples_and_examples(run, tmp_path, image_folder):
 
 def test_without_augment_there_are_no_samples(small_config, image_folder, monkeypatch):
     small_config.data.name, small_config.data.dir = "folder", str(image_folder)
-    monkeypatch.setattr(preview, "example_lines", lambda: ["invert"])
+    monkeypatch.setattr(preview, "example_pipelines", lambda: ["invert"])
     labels, images = zip(*preview.make_rows(small_config), strict=True)
     assert labels == ("original", "invert")
     np.testing.assert_array_equal(images[1], 1 - images[0])
 
 
-def test_outputs_that_cannot_be_written_are_named(
-    small_config, image_folder, tmp_path, monkeypatch
-):
+def test_unwritable_outputs_raise(small_config, image_folder, tmp_path, monkeypatch):
     small_config.data.name, small_config.data.dir = "folder", str(image_folder)
     with pytest.raises(ConfigError, match=r"must be a file named \*\.png"):
         preview.write(small_config, tmp_path / "aug.jpg")
-    monkeypatch.setattr(preview, "example_lines", list)
+    monkeypatch.setattr(preview, "example_pipelines", list)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         preview.write(small_config, tmp_path / "file" / "aug.png")
 
 
-def test_mistakes_and_help_of_the_script(run):
+def test_script_errors_and_help(run):
     done = run(SCRIPT, "--config=configs/quickstart.py", "--config.augment=rotat(10)", "--output=x")
     assert done.returncode == 2
     assert "there is no transform 'rotat'" in done.stderr

@@ -14,7 +14,7 @@ def program(small_config):
     return Program(small_config, parallel.setup(small_config), data.load(small_config))
 
 
-def test_an_epoch_trains_on_every_image_once(program, small_config):
+def test_epoch_trains_on_every_image_once(program, small_config):
     schedule = RunSchedule(small_config, program.steps_per_epoch)
     state = program.init()
     before = program.evaluate(state.model, "train")
@@ -30,7 +30,7 @@ def test_an_epoch_trains_on_every_image_once(program, small_config):
     assert before[0] > 0
 
 
-def test_an_epoch_can_be_entered_in_its_middle(program, small_config):
+def test_epoch_can_be_resumed_in_the_middle(program, small_config):
     """To the same state, bit for bit: the programs are the same."""
     values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
     *_, whole = program.train_epoch(program.init(), 0, values)
@@ -41,13 +41,13 @@ def test_an_epoch_can_be_entered_in_its_middle(program, small_config):
         np.testing.assert_array_equal(leaf, resumed.state.params["conv1"][name])
 
 
-def test_memory_is_described_once_a_program_is_compiled(program, small_config):
+def test_describe_memory_after_compilation(program, small_config):
     values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
     next(program.train_epoch(program.init(), 0, values))
     assert "MB training images" in program.describe_memory()
 
 
-def test_data_that_does_not_fit_is_refused(small_config, monkeypatch):
+def test_data_that_does_not_fit_raises(small_config, monkeypatch):
     monkeypatch.setattr("os.sysconf", lambda name: 1)
     with pytest.raises(ConfigError, match="GB free"):
         Program(small_config, parallel.setup(small_config), data.load(small_config))

@@ -3,7 +3,7 @@ import pytest
 from jaxcifar.progress import DivergedError, Progress, check_finite
 
 
-def test_an_epochs_end_resets_what_belongs_to_it_and_keeps_the_best():
+def test_end_epoch_resets_epoch_fields_and_keeps_the_best():
     progress = Progress("", 3, step_in_epoch=7, sums={"count": 3.0}, seconds=2.0)
     assert progress.end_epoch(50.0, {"lr": 0.1})
     assert (progress.epoch, progress.step_in_epoch, progress.sums, progress.seconds) == (
@@ -12,7 +12,7 @@ def test_an_epochs_end_resets_what_belongs_to_it_and_keeps_the_best():
         {},
         0,
     )
-    assert not progress.end_epoch(50.0, {})  # of equal ones the first stays
+    assert not progress.end_epoch(50.0, {})  # ties keep the first
     assert (progress.best_epoch, progress.best_val_acc) == (1, 50.0)
     assert progress.end_epoch(51.0, {})
     assert progress.best_epoch == 3
@@ -30,7 +30,7 @@ def test_is_finished(small_config):
 
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
-def test_a_loss_that_is_not_finite_names_the_step_and_learning_rate(loss):
+def test_non_finite_loss_raises_with_step_and_learning_rate(loss):
     check_finite(1.0, "training", 1, 10, 0.1)
     with pytest.raises(
         DivergedError, match=r"training loss is (nan|inf) in epoch 1, step 10.*0\.1"

@@ -1,4 +1,4 @@
-"""A smoke test of scripts/pytorch_baseline.py, where PyTorch is installed."""
+"""A smoke test of scripts/pytorch_baseline.py, if PyTorch is installed."""
 
 import jax
 import numpy as np
@@ -28,7 +28,7 @@ def arrays():
     return [images[:80], labels[:80], images[80:], labels[80:]]
 
 
-def test_part_1_trains_and_is_scored(baseline, arrays):
+def test_part_1_trains_and_evaluates(baseline, arrays):
     summary = baseline.train(1, arrays, epochs=2, workers=0)
     assert [record["epoch"] for record in summary["records"]] == [1, 2]
     assert np.isfinite(summary["records"][-1]["train_loss"])

@@ -24,7 +24,7 @@ def golden():
 
 
 def create(name, stem, head, *, width=None, dropout=(0.0, 0.0, 0.0), dtype=jnp.float32):
-    """Our network of the golden files' sizes, with the weights drawn for it, and these."""
+    """Returns our network of the golden files' sizes, with its weights, and their state dict."""
     mlp = {"head_hidden": make_resnet.MLP_HIDDEN, "head_dropout": dropout} if head == "mlp" else {}
     model = nnx.eval_shape(
         lambda: models.create(
@@ -54,11 +54,11 @@ def assert_near(ours, theirs, tolerance, largest=None):
 
 
 @pytest.mark.parametrize("case", make_resnet.CASES, ids="-".join)
-def test_activations_and_logits_are_torchvisions(golden, case):
+def test_activations_and_logits_match_torchvision(golden, case):
     model, drawn = create(*case)
     key = "-".join(case)
     total = sum(values.sum(dtype=np.float64) for values in drawn.values())
-    assert total == pytest.approx(golden[f"{key}-drawn"]), "NumPy draws other weights than it did"
+    assert total == pytest.approx(golden[f"{key}-drawn"]), "NumPy's random numbers have changed"
     graphdefs, params, stats = functional.split(model)
 
     @jax.jit
@@ -78,7 +78,7 @@ def test_activations_and_logits_are_torchvisions(golden, case):
 
 
 @pytest.mark.parametrize("case", make_resnet.CASES, ids="-".join)
-def test_running_statistics_are_torchvisions_after_five_updates(golden, case):
+def test_running_statistics_match_torchvision_after_five_updates(golden, case):
     model, _ = create(*case)
     graphdefs, params, stats = functional.split(model)
     apply = jax.jit(
@@ -107,9 +107,9 @@ def test_running_statistics_are_torchvisions_after_five_updates(golden, case):
     ],
     ids="-".join,
 )
-def test_a_training_step_is_torchvisions_in_float64(case):
-    """Logits, running statistics and the gradient of every parameter, with hardly any rounding
-    for a mistake to hide behind.
+def test_training_step_matches_torchvision_in_float64(case):
+    """Logits, running statistics and the gradient of every parameter, with too little rounding to
+    hide an error.
     """
     torch = pytest.importorskip("torch")
     theirs = make_resnet.build(torch_reference.torchvision(), *case, width=4)
@@ -156,7 +156,7 @@ def test_a_training_step_is_torchvisions_in_float64(case):
         ("resnet18", "cifar", 100, 11_220_132),
     ],
 )
-def test_parameter_counts_are_torchvisions(name, stem, num_classes, count):
+def test_parameter_counts_match_torchvision(name, stem, num_classes, count):
     model = nnx.eval_shape(
         lambda: models.create(name, num_classes=num_classes, rngs=nnx.Rngs(0), stem=stem)
     )
@@ -164,7 +164,7 @@ def test_parameter_counts_are_torchvisions(name, stem, num_classes, count):
 
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-def test_initialization_is_torchvisions_and_pytorchs_where_layers_are_replaced(stem):
+def test_initialization_matches_torchvision_or_pytorch_for_replaced_layers(stem):
     model = resnet.ResNet(
         block=resnet.BasicBlock,
         depths=(1, 1, 1, 1),
@@ -200,7 +200,7 @@ def expect_uniform(values, bound):
     assert abs(values.std() / bound - 3**-0.5) < 5 * 0.27 / values.size**0.5
 
 
-def test_the_mlp_heads_dropout_acts_in_training_only_and_follows_its_key():
+def test_mlp_head_dropout_acts_in_training_only_and_follows_its_key():
     model, _ = create("resnet18", "cifar", "mlp", width=4, dropout=(0.5, 0.3, 0.2))
     graphdefs, *arrays = functional.split(model)
     images = nhwc(make_resnet.images("cifar", size=8))
@@ -223,7 +223,7 @@ def test_the_mlp_heads_dropout_acts_in_training_only_and_follows_its_key():
 
 
 @pytest.mark.torch
-def test_a_narrow_resnet_follows_pytorchs_losses_for_3_steps(small_config):
+def test_narrow_resnet_losses_match_pytorch_for_3_steps(small_config):
     """Part 2's SGD on identical batches, float32. Each loss is a mean over 50 images, and rounding
     moves it by about 1e-6 in the first step; 1e-4 leaves room for the ReLUs that flip in two
     updates. Over more steps flips would grow without bound.
@@ -241,7 +241,7 @@ def test_a_narrow_resnet_follows_pytorchs_losses_for_3_steps(small_config):
     )
     program = Program(small_config, parallel.setup(small_config), data.Splits(part, part, part))
     state = program.init()
-    start = functional.merge(program.graphdefs, state.params, state.stats)
+    start = nnx.merge(program.graphdefs.train, state.params, state.stats)
     make_resnet.set_weights(theirs, weights.to_torchvision(start))
     settings = small_config.optimizer
     sgd = torch.optim.SGD(

@@ -6,7 +6,7 @@ from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
 
 
-def test_claim_writes_the_config_and_refuses_another(small_config, tmp_path):
+def test_claim_writes_the_config_and_rejects_another(small_config, tmp_path):
     Run.claim(small_config, tmp_path / "run")
     Run.claim(small_config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 50
@@ -16,7 +16,7 @@ def test_claim_writes_the_config_and_refuses_another(small_config, tmp_path):
         Run.claim(small_config, tmp_path / "run")
 
 
-def test_an_invalid_config_claims_nothing(small_config, tmp_path):
+def test_invalid_config_claims_nothing(small_config, tmp_path):
     small_config.batch_size = 0
     (tmp_path / "run").mkdir()
     with pytest.raises(ConfigError, match="batch_size=0"):
@@ -25,7 +25,7 @@ def test_an_invalid_config_claims_nothing(small_config, tmp_path):
     assert not (tmp_path / "run.old-1").exists()
 
 
-def test_unusable_directories_are_refused(small_config, tmp_path):
+def test_unusable_directories_raise(small_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be used"):
         Run.claim(small_config, tmp_path / "file")
@@ -43,14 +43,14 @@ def test_fresh_keeps_every_old_run(small_config, tmp_path):
         assert (run.moved_to / "config.json").exists()
 
 
-def test_a_run_that_never_began_gives_way(small_config, tmp_path):
+def test_unstarted_run_is_overwritten(small_config, tmp_path):
     Run.claim(small_config, tmp_path / "run")
     small_config.optimizer.lr = 0.5
     Run.claim(small_config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["optimizer"]["lr"] == 0.5
 
 
-def test_messages_from_python_do_not_speak_of_flags(small_config, tmp_path):
+def test_messages_from_python_do_not_mention_flags(small_config, tmp_path):
     Run.claim(small_config, tmp_path / "run")
     (tmp_path / "run" / "checkpoints").mkdir()
     small_config.seed = 1
@@ -60,16 +60,16 @@ def test_messages_from_python_do_not_speak_of_flags(small_config, tmp_path):
     assert "--fresh" in caught.value.command_hint
 
 
-def test_resuming_drops_the_records_that_will_be_made_again(small_config, tmp_path):
+def test_resuming_drops_records_of_repeated_epochs(small_config, tmp_path):
     run = Run.claim(small_config, tmp_path)
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epoch": 3}\n{"epo')
-    run.keep_records(2)
+    run.drop_records_after(2)
     assert run.records() == [{"epoch": 1}, {"epoch": 2}]
     run.add_record({"epoch": 3})
     assert len(run.records()) == 3
 
 
-def test_a_finished_run_is_one_with_a_summary_and_all_its_epochs(small_config, tmp_path):
+def test_finished_run_has_a_summary_and_all_its_epochs(small_config, tmp_path):
     run = Run.claim(small_config, tmp_path)
     for epoch in (1, 2, 3):
         assert run.finished_summary() is None

@@ -47,12 +47,12 @@ def test_every_schedule_works_with_its_defaults(name, interval):
     assert (np.concatenate([value["momentum"] for value in values]) > 0.5).all()
 
 
-def test_unset_keys_take_pytorchs_default():
+def test_unset_keys_use_pytorch_defaults():
     config = configured("step", step_size=2)
     assert RunSchedule(config, 7).lr(2, 14) == config.optimizer.lr * 0.1
 
 
-def test_cosine_and_one_cycle_span_the_run_without_its_warm_up():
+def test_cosine_and_one_cycle_span_the_run_after_warmup():
     assert lr_after(RunSchedule(configured("cosine"), 7), (0, 10)) == [0.01, 0.0]
     schedule = RunSchedule(configured("cosine", interval="step", warmup=10), 7)
     assert lr_after(schedule, (0, 10, 70)) == pytest.approx([0.01 / 3, 0.01, 0.0])
@@ -64,24 +64,25 @@ def test_cosine_and_one_cycle_span_the_run_without_its_warm_up():
 
 
 @pytest.mark.parametrize(("name", "logged"), [("part3", 5.006e-8), ("part3_as_logged", 0.0005113)])
-def test_part3_ends_as_it_should_and_as_it_did(name, logged, pytestconfig):
+def test_part3_final_lr_as_intended_and_as_logged(name, logged, pytestconfig):
     """On 40,000 images; the second value is in the study's log."""
     config = config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
     schedule = RunSchedule(config, steps_per_epoch=313)
     assert schedule.lr(epoch=50, step=50 * 313) == pytest.approx(logged, rel=1e-4)
 
 
-def test_a_schedule_over_the_run_can_count_steps_and_be_stepped_by_epoch():
+def test_schedule_configured_in_steps_can_be_stepped_per_epoch():
     """As the study's run did: see configs/part3_as_logged.py."""
     config = configured(
         "onecycle", 50, max_lr=5e-3, pct_start=0.1, div_factor=10.0, steps_per_epoch=313
     )
     assert round(RunSchedule(config, 313).lr(50, 50 * 313), 7) == 0.0005113
-    config = configured("cosine", 10, steps_per_epoch=100)
-    assert RunSchedule(config, 100).lr(10, 1000) > 0.009
+    schedule = RunSchedule(configured("cosine", 10, steps_per_epoch=100), 100)
+    assert schedule.lr(10, 1000) == 0  # T_max counts the run's own intervals
+    assert "schedule.steps_per_epoch" in schedule.warnings()[0]
 
 
-def test_momentum_is_the_optimizers_unless_it_cycles():
+def test_momentum_is_the_optimizers_unless_cycled():
     config = configured("onecycle", max_lr=0.1, cycle_momentum=False)
     config.optimizer.momentum = 0.75
     assert set(RunSchedule(config, 7).epoch_values(3)["momentum"]) == {0.75}
@@ -89,7 +90,7 @@ def test_momentum_is_the_optimizers_unless_it_cycles():
     assert set(RunSchedule(config, 7).epoch_values(3)["momentum"]) == {0.5}
 
 
-def test_plateau_decides_after_the_warm_up_by_what_its_mode_says():
+def test_plateau_starts_after_warmup_and_follows_its_mode():
     config = configured("plateau", patience=0, warmup=2, factor=0.5)
     schedule, lrs = RunSchedule(config, 7), []
     for epoch in range(1, 6):
@@ -103,20 +104,22 @@ def test_plateau_decides_after_the_warm_up_by_what_its_mode_says():
     assert schedule.lr(5, 35) == 0.01
 
 
-def test_plateaus_memory_can_be_restored_and_others_have_none():
+def test_plateau_state_can_be_restored_and_others_have_none():
     config = configured("plateau", patience=0, factor=0.5)
     schedule = RunSchedule(config, 7)
     for epoch in (1, 2):
         schedule.end_epoch(epoch, 7 * epoch, val_loss=1.0, val_acc=0.0)
     again = RunSchedule(config, 7)
-    again.restore(schedule.memory)
+    again.restore(schedule.state)
     assert again.lr(2, 14) == 0.005
+    assert again.warnings() == []
+    assert again.describe_extension(old_num_epochs=5, epoch=2, step=14) == ""
     constant = RunSchedule(configured("constant"), 7)
     constant.end_epoch(1, 7, val_loss=1.0, val_acc=1.0)
-    assert constant.memory == {}
+    assert constant.state == {}
 
 
-def test_what_is_not_used_is_said():
+def test_unused_settings_are_reported():
     config = configured("cosine", step_size=3, gamma=0.5, start_factor=0.1)
     config.optimizer.name, config.optimizer.nesterov = "adamw", True
     (line,) = RunSchedule(config, 7).warnings()
@@ -126,31 +129,31 @@ def test_what_is_not_used_is_said():
     config = configured("onecycle", max_lr=0.1, interval="step")
     lines = RunSchedule(config, 7).warnings()
     assert "starts at learning rate 0.004, not at optimizer.lr=0.01" in lines[0]
-    assert "in place of optimizer.momentum" in lines[1]
+    assert "overriding optimizer.momentum" in lines[1]
     config = configured("step", step_size=3, warmup=2, start_factor=0.1)
     assert RunSchedule(config, 7).warnings() == []
 
 
-def test_the_cycles_bounds_are_not_used_where_the_momentum_does_not_cycle():
+def test_momentum_bounds_are_ignored_without_momentum_cycling():
     config = configured("onecycle", max_lr=0.01, div_factor=1.5, max_momentum=0.9, pct_start=0.5)
-    assert "not used" not in " ".join(RunSchedule(config, 7).warnings())
+    assert "ignored" not in " ".join(RunSchedule(config, 7).warnings())
     config.schedule.cycle_momentum = False
     (unused, _) = RunSchedule(config, 7).warnings()
-    assert unused == "not used by sgd with 'onecycle': schedule.max_momentum"
+    assert unused == "ignored with optimizer 'sgd' and schedule 'onecycle': schedule.max_momentum"
 
 
 @pytest.mark.parametrize("name", ["constant", "step", "exponential", "plateau", "multistep"])
-def test_schedules_that_do_not_depend_on_the_length_go_on_as_they_were(name):
+def test_length_independent_schedules_are_unchanged_by_extension(name):
     long = RunSchedule(configured(name, 20, **REQUIRED.get(name, {})), 7)
     assert long.describe_extension(old_num_epochs=10, epoch=10, step=70) == ""
     short = RunSchedule(configured(name, 10, **REQUIRED.get(name, {})), 7)
     assert short.lr(10, 70) == long.lr(10, 70)
 
 
-def test_an_extension_says_how_the_learning_rate_changes():
+def test_describe_extension_reports_the_learning_rate_change():
     text = RunSchedule(configured("cosine", 20), 7).describe_extension(10, epoch=10, step=70)
     assert "spans 20 epochs instead of 10" in text
-    assert "goes from 0 to 0.005" in text
+    assert "changes from 0 to 0.005" in text
     schedule = RunSchedule(configured("onecycle", 10, max_lr=0.1, interval="step"), 7)
     assert "epochs instead of 5" in schedule.describe_extension(5, epoch=5, step=35)
 
@@ -169,7 +172,7 @@ def test_an_extension_says_how_the_learning_rate_changes():
         ({"name": "onecycle", "max_lr": 1.0, "max_momentum": 0.5}, "schedule.base_momentum=0.85"),
     ],
 )
-def test_what_cannot_span_the_run_is_named(settings, message):
+def test_too_short_run_or_wrong_bounds_raise(settings, message):
     config = configured(**settings)
     with pytest.raises(ConfigError, match=message):
         RunSchedule(config, 7)

@@ -42,7 +42,7 @@ Colors = tuple[Probability, Probability, Probability]
         ),
     ],
 )
-def test_annotations_say_and_check_what_is_valid(annotation, text, valid, invalid):
+def test_describe_and_validate_annotations(annotation, text, valid, invalid):
     assert spec.describe(annotation) == text
     assert all(spec.accepts(annotation, value) for value in valid)
     assert not any(spec.accepts(annotation, value) for value in invalid)
@@ -69,7 +69,7 @@ def test_annotations_say_and_check_what_is_valid(annotation, text, valid, invali
         (Literal["random"] | float, "0.5", 0.5),
     ],
 )
-def test_values_are_read_from_text_by_type(annotation, text, value):
+def test_from_text_parses_by_type(annotation, text, value):
     read = spec.from_text(annotation, text)
     assert read == value
     assert type(read) is type(value)
@@ -86,12 +86,12 @@ def test_values_are_read_from_text_by_type(annotation, text, value):
         (tuple[int, ...], "a,b"),
     ],
 )
-def test_text_of_another_type_is_an_error(annotation, text):
+def test_from_text_of_another_type_raises(annotation, text):
     with pytest.raises(ValueError):
         spec.from_text(annotation, text)
 
 
-def test_a_hostile_text_is_an_error_and_not_a_crash():
+def test_malicious_string_raises_instead_of_crashing():
     with pytest.raises(ValueError, match=r"\("):
         spec.from_text(int, "(" * 100_000)
 
@@ -112,7 +112,7 @@ def scale(image: Any, factor: PositiveFloat, clip: bool = True, *, mode: Literal
     return factor
 
 
-def test_a_signature_and_its_docstring_declare_parameters():
+def test_signature_and_docstring_declare_parameters():
     declared = spec.parameters(scale, unchecked=("image",))
     assert list(declared) == ["factor", "clip", "mode"]
     assert declared["factor"].is_required
@@ -134,7 +134,7 @@ def test_annotations_may_be_strings():
     assert spec.parameters(namespace["f"], unchecked=("x",))["n"].valid == "an integer, 1 or more"
 
 
-def test_a_parameter_without_a_known_annotation_is_named():
+def test_unsupported_annotation_raises():
     with pytest.raises(ConfigError, match="scale's parameter 'image' needs an annotation"):
         spec.parameters(scale)
 
@@ -145,7 +145,7 @@ def test_a_parameter_without_a_known_annotation_is_named():
         spec.parameters(no_annotation)
 
 
-def test_checked_functions_check_plain_values_and_let_arrays_pass():
+def test_checked_functions_validate_plain_values_but_not_arrays():
     checked = spec.checked(scale)
     assert checked(None, 2) == 2
     array = object()
@@ -159,7 +159,7 @@ def test_checked_functions_check_plain_values_and_let_arrays_pass():
         checked(None, 1, factr=1)
 
 
-def test_the_one_type_of_an_annotation():
+def test_only_type():
     assert spec.only_type(PositiveInt | None) is int
     assert spec.only_type(Literal["a"] | str) is str
     assert spec.only_type(float | tuple[float, float]) is object

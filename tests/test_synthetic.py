@@ -12,23 +12,23 @@ def test_sizes_classes_and_determinism(tmp_path, monkeypatch, capsys):
     np.testing.assert_array_equal(np.bincount(train.labels), 3)
     assert len(train.class_names) == len(set(train.class_names)) == 100
     assert len({image.tobytes() for image in [*train.images, *test.images]}) == 360
-    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path))  # drawn again, not read
+    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path))  # generated again, not read
     capsys.readouterr()
     again, _ = synthetic.load(300)
     assert again.fingerprint() == train.fingerprint()
-    assert "Drawing 360 images; the next start reads" in capsys.readouterr().out
+    assert "Generating 360 images; later runs read" in capsys.readouterr().out
     synthetic.load(300)
     assert not capsys.readouterr().out
 
 
-def test_a_larger_set_begins_with_the_images_of_a_smaller_one():
-    """On one kind of processor; more images than one device call draws, and fewer."""
+def test_larger_set_starts_with_the_smaller_one():
+    """On one kind of processor; more images than one device call generates, and fewer."""
     larger, _ = synthetic.load(1500)
     smaller, _ = synthetic.load(300)
     np.testing.assert_array_equal(larger.images[:300], smaller.images)
 
 
-def test_images_of_a_class_differ_and_no_pixel_tells_it():
+def test_single_pixels_do_not_reveal_the_class():
     train, _ = synthetic.load(2000)
     pixels = train.images.reshape(2000, -1) / np.float32(255)
     means = np.stack([pixels[:1000][train.labels[:1000] == c].mean(0) for c in range(100)])

@@ -12,14 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch_reference
-from flax import nnx
 from golden import make_resnet
 from resnet_weights import WIDTH, abstract, assert_same, draw, port, ported_state_dict
 
-from jaxcifar import checkpoint, data, evaluate, models, parallel, train, weights
-from jaxcifar.checkpoint import Checkpoints
+from jaxcifar import checkpoint, data, evaluate, parallel, train, weights
 from jaxcifar.models import functional
-from jaxcifar.progress import Progress
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
 
@@ -31,14 +28,14 @@ def directory(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ported(directory):
-    """Ported weights of the network below, but for its classes."""
+    """Ported weights of the network below, with other classes."""
     return port(draw(abstract()), directory)
 
 
 @pytest.fixture
 def run(directory, ported, small_config):
-    """A finished run of 60 steps: trained once, by the first test that needs it. It starts from
-    ported weights because drawing a ResNet's takes longest to compile.
+    """A finished run of 60 steps, trained once, by the first test that needs it. It starts from
+    ported weights because a ResNet's initialization takes longest to compile.
     """
     small_config.batch_size = 40  # 480 = 12 × 40
     small_config.eval.batch_size = 120
@@ -63,15 +60,15 @@ def run_script(name, *flags, **environment):
     )
 
 
-def test_a_narrow_resnet_learns_the_synthetic_set(run):
+def test_narrow_resnet_learns_synthetic_images(run):
     losses = [record["train_loss"] for record in run.records()]
     assert losses == sorted(losses, reverse=True)
-    # Guessing has log(100); the last epoch was 0.79 below it where this was measured. Rounding on
-    # another processor is amplified over 60 steps, but not to half of that.
+    # Chance is log(100); the last epoch was 0.79 below it when measured. Rounding on another
+    # processor is amplified over 60 steps, but not to half of that.
     assert losses[-1] < math.log(100) - 0.3
 
 
-def test_load_model_is_the_model_that_was_scored(run):
+def test_load_model_matches_the_summary(run):
     model, config = checkpoint.load_model(run.directory)
     assert config == run.config
     summary = json.loads((run.directory / "summary.json").read_text())
@@ -81,11 +78,11 @@ def test_load_model_is_the_model_that_was_scored(run):
     score = evaluate.make_evaluate(graphdefs, config, parallel.setup(config))
     loss, accuracy = score(params, stats, test.images, test.labels)
     assert accuracy == pytest.approx(summary["test_acc"])
-    # The program is another one where the arrays are placed differently: float32 rounding
+    # float32 rounding: the arrays are placed differently, so the program differs
     assert loss == pytest.approx(summary["test_loss"], rel=1e-5)
 
 
-def test_load_model_finds_steps_and_names_mistakes(run, tmp_path):
+def test_load_model_by_step_and_invalid_steps_raise(run, tmp_path):
     last, _ = checkpoint.load_model(run.directory, "last")
     by_step, _ = checkpoint.load_model(run.directory, 60)
     assert_same(weights.to_torchvision(last), weights.to_torchvision(by_step))
@@ -95,21 +92,7 @@ def test_load_model_finds_steps_and_names_mistakes(run, tmp_path):
         checkpoint.load_model(tmp_path)
 
 
-def test_load_model_finds_the_number_of_classes(small_config, tmp_path):
-    model = nnx.eval_shape(
-        lambda: models.create("simple_cnn", num_classes=7, rngs=nnx.Rngs(0), width=4)
-    )
-    _, *arrays = functional.split(model)
-    params, stats = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), arrays)
-    Run.claim(small_config, tmp_path)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
-    checkpoints.save_best(1, {"params": params, "stats": stats}, Progress("fingerprint", 1))
-    checkpoints.close()
-    model, _ = checkpoint.load_model(tmp_path)
-    assert model.fc2.bias.shape == (7,)
-
-
-def test_export_and_port_give_the_same_bits(run, tmp_path):
+def test_export_and_port_are_bit_exact(run, tmp_path):
     output = tmp_path / "model.safetensors"
     done = run_script("export_torchvision", f"--workdir={run.directory}", f"--output={output}")
     assert done.returncode == 0, done.stderr
@@ -123,7 +106,7 @@ def test_export_and_port_give_the_same_bits(run, tmp_path):
 
 
 @pytest.mark.torch
-def test_torch_loads_an_export_strictly_and_scores_the_same(run, monkeypatch):
+def test_torch_loads_an_export_strictly_with_the_same_logits(run, monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(make_resnet, "NUM_CLASSES", 100)
     theirs = make_resnet.build(
@@ -142,7 +125,7 @@ def test_torch_loads_an_export_strictly_and_scores_the_same(run, monkeypatch):
     np.testing.assert_allclose(ours, expected, atol=1e-5 * abs(expected).max())
 
 
-def test_without_a_network_the_offline_way_is_named(tmp_path):
+def test_offline_error_explains_the_manual_port(tmp_path):
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = run_script("port_torchvision", f"--output={tmp_path / 'ported'}", **environment)
     assert done.returncode == 2
@@ -162,7 +145,7 @@ def test_without_a_network_the_offline_way_is_named(tmp_path):
         ("export_torchvision", ["--workdir=nosuch", "--output=x.safetensors"], "holds no run"),
     ],
 )
-def test_mistakes_exit_with_2_and_a_plain_line(script, flags, message):
+def test_invalid_commands_exit_with_2_and_one_line(script, flags, message):
     done = run_script(script, *flags)
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()

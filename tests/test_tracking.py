@@ -23,7 +23,7 @@ RECORD = {
 
 
 def start_tracker(config, workdir):
-    return Tracker(Run.claim(config, workdir), epochs_done=0, num_steps=30)
+    return Tracker(Run.claim(config, workdir), num_steps=30)
 
 
 def test_plain_lines_and_jsonl(small_config, tmp_path, capsys, monkeypatch):
@@ -31,15 +31,15 @@ def test_plain_lines_and_jsonl(small_config, tmp_path, capsys, monkeypatch):
     with start_tracker(small_config, tmp_path) as tracker:
         tracker.update(1, 5, 2.0, 40.0, 900.0)
         tracker.log_epoch(RECORD)
-        tracker.evaluating("validating")(100, 120)
+        tracker.evaluation_callback("validating")(100, 120)
     lines = capsys.readouterr().out.splitlines()
     assert "epoch 1/3" in lines[0] and "900 images/s" in lines[0] and "5 of 30 steps" in lines[0]
-    assert "val loss 1.2500 acc 60.00 %" in lines[1]
+    assert "val loss 1.2500 acc 60.00%" in lines[1]
     assert "validating: 100 of 120 images" in lines[2]
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == RECORD
 
 
-def test_wandb_offline_needs_no_key_and_prompts_for_nothing(small_config, tmp_path, monkeypatch):
+def test_wandb_offline_needs_no_key_and_no_prompt(small_config, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     small_config.wandb.histogram_every = 2
@@ -54,21 +54,25 @@ def test_wandb_offline_needs_no_key_and_prompts_for_nothing(small_config, tmp_pa
     assert b"val_acc" in content
 
 
-def test_wandb_online_without_a_key_is_a_plain_error(small_config, tmp_path, monkeypatch):
+def test_wandb_online_without_a_key_raises(small_config, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     small_config.wandb.mode = "online"
-    with pytest.raises(ConfigError, match="WANDB_API_KEY"):
-        start_tracker(small_config, tmp_path)
+    with pytest.raises(ConfigError, match="WANDB_API_KEY"), start_tracker(small_config, tmp_path):
+        pass
 
 
 def test_wandb_missing(small_config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "")
     monkeypatch.setitem(sys.modules, "wandb", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    start_tracker(small_config, tmp_path)
+    with start_tracker(small_config, tmp_path):
+        pass
     assert "W&B is not installed" in capsys.readouterr().out
     small_config.wandb.mode = "offline"
-    with pytest.raises(ConfigError, match="pip install wandb"):
-        start_tracker(small_config, tmp_path)
+    with (
+        pytest.raises(ConfigError, match="pip install wandb"),
+        start_tracker(small_config, tmp_path),
+    ):
+        pass

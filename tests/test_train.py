@@ -9,8 +9,8 @@ from jaxcifar import program, train
 from jaxcifar.spec import ConfigError
 
 
-def losses(workdir):
-    """The records of a run without its timings."""
+def records(workdir):
+    """Returns a run's records without their timings."""
     lines = (workdir / "metrics.jsonl").read_text().splitlines()
     timings = ("seconds", "images_per_second")
     return [{k: v for k, v in json.loads(line).items() if k not in timings} for line in lines]
@@ -18,17 +18,18 @@ def losses(workdir):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A run left alone, for others to be compared with: (its workdir, its summary)."""
+    """The work directory of `uninterrupted_run`, which the first test that needs it trains."""
     return tmp_path_factory.mktemp("finished") / "run"
 
 
 @pytest.fixture
-def alone(finished, small_config):
+def uninterrupted_run(finished, small_config):
+    """A finished run to compare with: its work directory and its summary."""
     return finished, train.train_and_evaluate(small_config, finished)
 
 
-def test_a_run_leaves_what_the_contract_says(alone, small_config):
-    workdir, summary = alone
+def test_writes_documented_files(uninterrupted_run, small_config):
+    workdir, summary = uninterrupted_run
     assert json.loads((workdir / "summary.json").read_text()) == summary
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in records] == [1, 2, 3]
@@ -41,21 +42,21 @@ def test_a_run_leaves_what_the_contract_says(alone, small_config):
     assert (workdir / "checkpoints" / "best").is_dir()
 
 
-def test_a_finished_run_is_returned_and_not_repeated(alone, small_config):
-    workdir, summary = alone
+def test_finished_run_is_returned_and_not_repeated(uninterrupted_run, small_config):
+    workdir, summary = uninterrupted_run
     before = (workdir / "metrics.jsonl").stat().st_mtime_ns
     assert train.train_and_evaluate(small_config, workdir) == summary
     assert (workdir / "metrics.jsonl").stat().st_mtime_ns == before
 
 
-def test_the_same_config_gives_the_same_bits(alone, small_config, tmp_path):
+def test_same_config_is_bit_reproducible(uninterrupted_run, small_config, tmp_path):
     again = train.train_and_evaluate(small_config, tmp_path / "again")
-    assert losses(tmp_path / "again") == losses(alone[0])
-    assert again["test_loss"] == alone[1]["test_loss"]
+    assert records(tmp_path / "again") == records(uninterrupted_run[0])
+    assert again["test_loss"] == uninterrupted_run[1]["test_loss"]
 
 
 def stop_after(monkeypatch, num_calls):
-    """Sends this process SIGTERM at its device call of that number, once."""
+    """Sends this process SIGTERM once, at its `num_calls`-th device call."""
     calls = []
     plan_calls = program.plan_calls
 
@@ -70,27 +71,29 @@ def stop_after(monkeypatch, num_calls):
 
 
 @pytest.mark.parametrize("after", [1, 4, 10, 17])
-def test_stopped_and_resumed_gives_the_same_bits(alone, small_config, tmp_path, monkeypatch, after):
-    """Stops after that many device calls, the ends of epochs and their middles among them."""
+def test_stopped_and_resumed_run_is_bit_identical(
+    uninterrupted_run, small_config, tmp_path, monkeypatch, after
+):
+    """Stops after that many device calls, at and between ends of epochs."""
     stop_after(monkeypatch, after)
     with pytest.raises(SystemExit) as caught:
         train.train_and_evaluate(small_config, tmp_path / "run")
     assert caught.value.code == 143
-    assert len(losses(tmp_path / "run")) == after // 10
+    assert len(records(tmp_path / "run")) == after // 10
     resumed = train.train_and_evaluate(small_config, tmp_path / "run")
-    assert losses(tmp_path / "run") == losses(alone[0])
-    assert resumed["test_loss"] == alone[1]["test_loss"]
+    assert records(tmp_path / "run") == records(uninterrupted_run[0])
+    assert resumed["test_loss"] == uninterrupted_run[1]["test_loss"]
 
 
-def test_an_unfinished_run_may_grow(alone, small_config, tmp_path):
+def test_unfinished_run_can_be_extended(uninterrupted_run, small_config, tmp_path):
     small_config.num_epochs = 1
     train.train_and_evaluate(small_config, tmp_path / "run")
     small_config.num_epochs = 3
     train.train_and_evaluate(small_config, tmp_path / "run")
-    assert losses(tmp_path / "run") == losses(alone[0])
+    assert records(tmp_path / "run") == records(uninterrupted_run[0])
 
 
-def test_plateau_and_average_survive_a_restart(small_config, tmp_path, monkeypatch):
+def test_plateau_and_ema_survive_a_restart(small_config, tmp_path, monkeypatch):
     small_config.optimizer.name = "adamw"
     small_config.optimizer.lr = 1e-3
     small_config.ema.decay = 0.9
@@ -98,59 +101,60 @@ def test_plateau_and_average_survive_a_restart(small_config, tmp_path, monkeypat
     small_config.schedule.patience = 0
     small_config.schedule.threshold = 0.5  # no epoch is that much better
     unbroken = train.train_and_evaluate(small_config, tmp_path / "unbroken")
-    assert [r["lr"] for r in losses(tmp_path / "unbroken")] == pytest.approx([1e-3, 1e-4, 1e-5])
+    assert [r["lr"] for r in records(tmp_path / "unbroken")] == pytest.approx([1e-3, 1e-4, 1e-5])
     stop_after(monkeypatch, 24)
     with pytest.raises(SystemExit):
         train.train_and_evaluate(small_config, tmp_path / "run")
     resumed = train.train_and_evaluate(small_config, tmp_path / "run")
-    assert losses(tmp_path / "run") == losses(tmp_path / "unbroken")
+    assert records(tmp_path / "run") == records(tmp_path / "unbroken")
     assert resumed["test_loss"] == unbroken["test_loss"]
 
 
-def test_a_finished_run_that_grows_says_how_its_learning_rate_changes(
-    small_config, tmp_path, capsys
-):
+def test_extending_a_finished_run_reports_the_learning_rate_change(small_config, tmp_path, capsys):
     small_config.schedule.name = "cosine"
     small_config.schedule.gamma = 0.5
     small_config.num_epochs = 1
     short = train.train_and_evaluate(small_config, tmp_path / "run")
-    assert "not used by sgd with 'cosine': schedule.gamma" in capsys.readouterr().out
+    assert (
+        "ignored with optimizer 'sgd' and schedule 'cosine': schedule.gamma"
+        in capsys.readouterr().out
+    )
     small_config.num_epochs = 2
     grown = train.train_and_evaluate(small_config, tmp_path / "run")
     output = capsys.readouterr().out
     assert "the schedule now spans 2 epochs instead of 1" in output
-    assert "learning rate goes from 0 to 0.005" in output
+    assert "learning rate changes from 0 to 0.005" in output
     assert grown["wall_seconds"] > short["wall_seconds"]
     assert json.loads((tmp_path / "run" / "summary.json").read_text()) == grown
-    assert [r["lr"] for r in losses(tmp_path / "run")] == [0.0, 0.0]
+    assert [r["lr"] for r in records(tmp_path / "run")] == [0.0, 0.0]
 
 
-def test_early_stopping_ends_a_run_for_good(small_config, tmp_path, capsys):
+def test_early_stopped_run_is_finished(small_config, tmp_path, capsys):
     small_config.optimizer.lr = 1e-12  # nothing is learned: the first epoch stays the best
     small_config.num_epochs = 20
     small_config.early_stopping.patience = 1
     summary = train.train_and_evaluate(small_config, tmp_path / "run")
     assert summary["best_epoch"] == 1
-    assert len(losses(tmp_path / "run")) == 2
+    assert len(records(tmp_path / "run")) == 2
     assert "stopped early" in capsys.readouterr().out
     assert train.train_and_evaluate(small_config, tmp_path / "run") == summary
     small_config.early_stopping.patience = 2
     train.train_and_evaluate(small_config, tmp_path / "run")
-    assert len(losses(tmp_path / "run")) == 3
+    assert len(records(tmp_path / "run")) == 3
 
 
-def test_other_data_is_refused(small_config, image_folder, tmp_path):
+def test_changed_data_raises(small_config, image_folder, tmp_path):
     small_config.num_epochs = 1
     small_config.data.name = "folder"
     small_config.data.dir = str(image_folder)
     train.train_and_evaluate(small_config, tmp_path / "run")
     (image_folder / "train" / "dark" / "00.png").unlink()
     small_config.num_epochs = 2
-    with pytest.raises(ConfigError, match="not those of the run"):
+    with pytest.raises(ConfigError, match="differ from those of the run"):
         train.train_and_evaluate(small_config, tmp_path / "run")
 
 
-def test_divergence_is_an_error_of_its_own(small_config, tmp_path):
+def test_divergence_raises_diverged_error(small_config, tmp_path):
     small_config.optimizer.lr = 1e6
     with pytest.raises(train.DivergedError, match=r"learning rate 1e\+06"):
         train.train_and_evaluate(small_config, tmp_path / "run")

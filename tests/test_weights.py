@@ -20,7 +20,7 @@ def state_dict(drawn):
 
 
 @pytest.mark.parametrize("name", list(RESNETS))
-def test_there_and_back_is_the_same_bits(name):
+def test_round_trip_is_bit_exact(name):
     model = abstract(
         name,
         num_classes=10,
@@ -49,7 +49,7 @@ def test_every_wrong_tensor_is_listed(state_dict):
     assert "1 of the wrong shape: bn1.bias (3,) instead of (8,)" in message
 
 
-def test_counters_are_accepted_where_there_is_batch_norm(state_dict):
+def test_batch_norm_counters_are_accepted(state_dict):
     state_dict["bn1.num_batches_tracked"] = np.int64(7)
     weights.from_torchvision(abstract(), state_dict)
     state_dict["conv1.num_batches_tracked"] = np.int64(7)
@@ -57,7 +57,7 @@ def test_counters_are_accepted_where_there_is_batch_norm(state_dict):
         weights.from_torchvision(abstract(), state_dict)
 
 
-def test_what_is_skipped_keeps_its_value(state_dict):
+def test_skipped_tensors_are_unchanged(state_dict):
     model = abstract(num_classes=100, stem="cifar")
     before = draw(model, seed=1)
     weights.from_torchvision(model, before)
@@ -68,17 +68,17 @@ def test_what_is_skipped_keeps_its_value(state_dict):
         weights.from_torchvision(model, state_dict, skip=("conv1", "fc", "head"))
 
 
-def test_other_networks_are_refused():
+def test_other_networks_raise():
     model = nnx.eval_shape(lambda: models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0)))
     for use in (weights.to_torchvision, weights.shapes):
-        with pytest.raises(ConfigError, match="torchvision has no SimpleCNN"):
+        with pytest.raises(ConfigError, match="SimpleCNN has no torchvision counterpart"):
             use(model)
-    with pytest.raises(ConfigError, match="torchvision has no SimpleCNN"):
+    with pytest.raises(ConfigError, match="SimpleCNN has no torchvision counterpart"):
         weights.from_torchvision(model, {})
 
 
 @pytest.mark.parametrize("name", list(RESNETS))
-def test_a_network_is_recognized_by_its_tensors(name):
+def test_network_is_recognized_by_its_tensors(name):
     arguments = {"num_classes": 7, "stem": "cifar", "head": "mlp", "head_hidden": [6, 4]}
     model = abstract(name, **arguments, head_dropout=(0.0,) * 3)
     state_dict = {name: np.empty(shape) for name, shape in weights.shapes(model).items()}
@@ -87,11 +87,11 @@ def test_a_network_is_recognized_by_its_tensors(name):
     assert weights.shapes(recognized) == weights.shapes(model)
 
 
-def test_other_architectures_are_refused_in_a_few_lines(state_dict):
+def test_other_architectures_raise_short_errors(state_dict):
     for name in list(state_dict):
         if name.startswith("layer4.1."):
             del state_dict[name]
     with pytest.raises(ConfigError, match=r"compared with resnet18:\n  10 missing: .*, …$"):
         weights.recognize(state_dict, "file")
-    with pytest.raises(ConfigError, match=r"'file' holds no ResNet.*features\.0\.weight"):
+    with pytest.raises(ConfigError, match=r"'file' is not a ResNet.*features\.0\.weight"):
         weights.recognize({"features.0.weight": np.zeros((2, 2), np.float32)}, "file")

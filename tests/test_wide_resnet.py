@@ -14,7 +14,7 @@ SMALL = {"depth": 10, "widen_factor": 2}
     ("depth", "widen_factor", "num_classes", "count"),
     [(28, 10, 10, 36_479_194), (40, 2, 100, 2_255_156)],
 )
-def test_parameter_counts_are_those_of_the_papers_networks(depth, widen_factor, num_classes, count):
+def test_parameter_counts_match_the_paper(depth, widen_factor, num_classes, count):
     model = nnx.eval_shape(
         lambda: models.create(
             "wide_resnet",
@@ -43,7 +43,7 @@ def test_dropout_between_the_convolutions_acts_in_training_only():
 
 
 def torch_wide_resnet(torch, depth, widen_factor, num_classes):
-    """The paper's network as PyTorch users write it."""
+    """The paper's network in idiomatic PyTorch."""
     nn, functional = torch.nn, torch.nn.functional
 
     class Block(nn.Module):
@@ -84,7 +84,7 @@ def torch_wide_resnet(torch, depth, widen_factor, num_classes):
 
 
 @pytest.mark.torch
-def test_a_training_step_is_torchs_in_float64():
+def test_training_step_matches_pytorch_in_float64():
     """Logits, running statistics and every gradient: 1e-9 of the tensor's largest value, where
     float64 rounding through ten layers leaves about 1e-13.
     """

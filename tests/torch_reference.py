@@ -11,7 +11,7 @@ from torchvision_compat import import_torchvision
 
 
 def torchvision() -> types.ModuleType:
-    """Returns torchvision, or skips the test where it or PyTorch is not installed."""
+    """Returns torchvision, or skips the test if it or PyTorch is not installed."""
     try:
         return import_torchvision()
     except ImportError as error:

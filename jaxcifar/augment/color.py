@@ -1,10 +1,10 @@
 """Photometric transforms, which change values and move no pixels:
 `torchvision.transforms.v2.functional` on one image.
 
-Images are float32 [H, W, 3] in [0, 1] and stay unrounded, where torchvision's uint8 images are
-truncated after every operation; intermediate images that torchvision rounds (grayscale, smoothed,
-histogram bins) are rounded here too, or a large factor would magnify the difference. Numbers may be
-traced; Python's own are checked (ConfigError).
+Images are float32 [H, W, 3] in [0, 1] and are not rounded, whereas torchvision truncates uint8
+images after every operation. Intermediate images that torchvision rounds (grayscale, smoothed,
+histogram bins) are rounded here too: a large factor would magnify the difference. Scalar arguments
+may be traced; plain Python values are validated (ConfigError).
 """
 
 from collections.abc import Sequence
@@ -65,7 +65,7 @@ def adjust_hue(image: jax.Array, hue_factor: HueShift) -> jax.Array:
 @planar
 def adjust_sharpness(image: jax.Array, sharpness_factor: NonNegativeFloat) -> jax.Array:
     """Blends an image [H, W, 3] in [0, 1] with a smoothed one: factor 1 changes nothing, 0 smooths,
-    2 sharpens. The border pixels stay as they are.
+    2 sharpens. Border pixels are unchanged.
     """
     return blend(image, smooth(image), sharpness_factor)
 
@@ -80,22 +80,22 @@ def posterize(image: jax.Array, bits: Annotated[int, between(0, 8)]) -> jax.Arra
 @transform("solarize", examples=("solarize(0.5)",))
 def solarize(image: jax.Array, threshold: UnitFloat) -> jax.Array:
     """Inverts the values of an image in [0, 1], of any layout, that are `threshold` or more."""
-    # k / 255 and the threshold may be the same number in exact arithmetic only
+    # k / 255 and the threshold may be equal only in exact arithmetic
     return pix.solarize(image, threshold - 1e-6)
 
 
 @transform
 @planar
 def autocontrast(image: jax.Array) -> jax.Array:
-    """Stretches each channel of an image [H, W, 3] to span [0, 1]; a constant channel stays."""
+    """Stretches each channel of an image [H, W, 3] to span [0, 1]; constant ones are unchanged."""
     return autocontrast_planes(image)
 
 
 @transform
 @planar
 def equalize(image: jax.Array) -> jax.Array:
-    """Equalizes the 8-bit histogram of each channel of an image [H, W, 3] in [0, 1]; a channel of
-    nearly constant value stays.
+    """Equalizes the 8-bit histogram of each channel of an image [H, W, 3] in [0, 1]; a nearly
+    constant channel is unchanged.
     """
     return equalize_planes(image)
 
@@ -158,7 +158,7 @@ def to_grayscale(planes: jax.Array) -> jax.Array:
 
 def smooth(planes: jax.Array) -> jax.Array:
     """Returns planes [3, H, W] convolved with a 3 × 3 kernel of ones with a 5 in the middle, as
-    8-bit values. The border pixels stay as they are.
+    8-bit values. Border pixels are unchanged.
     """
     _, height, width = planes.shape
     rows, columns = np.arange(height)[:, None], np.arange(width)
@@ -175,7 +175,7 @@ def smooth(planes: jax.Array) -> jax.Array:
 
 
 def shift_hue(planes: jax.Array, shift: float) -> jax.Array:
-    """Returns planes [3, H, W] with their HSV hue shifted; a shift by 1 is the whole circle."""
+    """Returns planes [3, H, W] with their HSV hue shifted; a shift of 1 is a full turn."""
     hue, saturation, value = pix.rgb_to_hsv(planes, channel_axis=0)
     # not dm-pix's hsv_to_rgb, whose `%` calls fmod for every value: it takes three times as long
     sector = 6 * (hue + shift) + np.array([5, 3, 1], np.float32)[:, None, None]
@@ -191,17 +191,17 @@ def posterize_planes(planes: jax.Array, bits: int) -> jax.Array:
 
 
 def autocontrast_planes(planes: jax.Array) -> jax.Array:
-    """Returns each of the planes [3, H, W] stretched to span [0, 1]; a constant one stays."""
+    """Returns each of the planes [3, H, W] stretched to span [0, 1]; constant ones unchanged."""
     low, high = (limit(planes, axis=(1, 2), keepdims=True) for limit in (jnp.min, jnp.max))
     is_constant = low == high
     return jnp.where(is_constant, planes, (planes - low) / jnp.where(is_constant, 1, high - low))
 
 
 def equalize_planes(planes: jax.Array) -> jax.Array:
-    """Returns each of the planes [3, H, W] with its 8-bit histogram equalized, as PIL does it."""
+    """Returns each of the planes [3, H, W] with its 8-bit histogram equalized, as in PIL."""
     levels = _levels(planes).astype(jnp.int32).reshape(3, -1)
     # On a CPU, counting by scatter-add takes a tenth of the time of sorting or one-hot products.
-    # Dividing floats halves the rest; adding one half makes the floors of the quotients exact.
+    # Float instead of integer division halves the remaining time; +0.5 keeps the floors exact.
     histogram = jax.vmap(
         lambda plane: jnp.zeros(256, planes.dtype).at[plane].add(1, mode="promise_in_bounds")
     )(levels)

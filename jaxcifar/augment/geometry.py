@@ -1,8 +1,9 @@
 """Geometric transforms, which move pixels: `torchvision.transforms.v2.functional` on one image.
 
-Every warp is one inverse affine map and one gather, so that a batch in which each image has its own
-rotation, shear or translation costs as much as one in which all are alike. Images are float32
-[H, W, 3] in [0, 1]. Numbers may be traced; Python's own are checked (ConfigError).
+Every warp is one inverse affine map and one gather, so a batch in which each image has its own
+rotation, shear or translation costs as much as one in which all have the same. Images are float32
+[H, W, 3] in [0, 1]. Scalar arguments may be traced; plain Python values are validated
+(ConfigError).
 """
 
 import functools
@@ -23,8 +24,8 @@ Matrix = tuple  # (a, b, c, d, e, f): output pixel (x, y) shows input (ax + by +
 def planar(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     """Turns a function of color planes [3, H, W] into one of an image [H, W, 3].
 
-    Rows of W values fill the CPU's vector registers where pixels of three do not, and between two
-    such functions the compiler cancels the transposes.
+    Rows of W values fill the CPU's vector registers, pixels of three do not; between two such
+    functions the compiler cancels the transposes.
     """
 
     @functools.wraps(function)
@@ -61,7 +62,7 @@ def crop(
     image: jax.Array, top: int, left: int, height: PositiveInt, width: PositiveInt
 ) -> jax.Array:
     """Returns the window float32 [height, width, 3] of an image whose corner is at (top, left).
-    Outside of the image it is black.
+    Pixels outside the image are black.
     """
     _, rows, columns = image.shape
     y, x = top + np.arange(height), left + np.arange(width)
@@ -91,7 +92,7 @@ def affine(
         scale: a factor above 0.
         shear: degrees along x and along y.
         interpolation: "nearest" or "bilinear".
-        fill: the color outside of the image, one value or three, in [0, 1]; None is black.
+        fill: the color outside the image, one value or three, in [0, 1]; None is black.
         center: (x, y) in pixels from the top left corner; None is the image's center.
     """
     return _affine_planes(image, angle, translate, scale, shear, interpolation, fill, center)
@@ -107,7 +108,7 @@ def rotate(
     center: Point | None = None,
 ) -> jax.Array:
     """Rotates an image [H, W, 3] by `angle` degrees counter-clockwise, keeping its size; the other
-    arguments are `affine`'s.
+    arguments are those of `affine`.
     """
     return _affine_planes(image, -angle, (0, 0), 1.0, (0, 0), interpolation, fill, center)
 
@@ -121,7 +122,7 @@ def shear_x(
     fill: Color | None = None,
 ) -> jax.Array:
     """Shears an image [H, W, 3] along x about its top left corner: row y moves left by
-    `factor * y` pixels. As torchvision's RandAugment does it; `fill` as in `affine`.
+    `factor * y` pixels. As in torchvision's RandAugment; `fill` as in `affine`.
     """
     return warp(image, shear_x_matrix(factor, image.shape[1]), interpolation, fill)
 
@@ -135,7 +136,7 @@ def shear_y(
     fill: Color | None = None,
 ) -> jax.Array:
     """Shears an image [H, W, 3] along y about its top left corner: column x moves up by
-    `factor * x` pixels. As torchvision's RandAugment does it; `fill` as in `affine`.
+    `factor * x` pixels. As in torchvision's RandAugment; `fill` as in `affine`.
     """
     return warp(image, shear_y_matrix(factor, image.shape[2]), interpolation, fill)
 
@@ -178,7 +179,7 @@ def erase(
 
     Args:
         image: float32 [H, W, 3] in [0, 1].
-        i: the first row; it and the next three may be traced integers, also negative ones.
+        i: the first row; i, j, h, w may be traced integers, and then negative.
         j: the first column.
         h: rows.
         w: columns.
@@ -222,14 +223,14 @@ def inverse_affine(
 ) -> Matrix:
     """Returns the matrix from output to input of `affine`, about the image's center.
 
-    Python numbers are computed with in float64, as torchvision does; traced ones in float32.
+    Python numbers are computed in float64, as in torchvision; traced ones in float32.
     """
     rotation, shear_along_x, shear_along_y = (_radians(value) for value in (angle, *shear))
-    tangent = _call("tan", shear_along_x)
-    a = _call("cos", rotation - shear_along_y) / _call("cos", shear_along_y)
-    b = -(a * tangent + _call("sin", rotation))
-    c = _call("sin", rotation - shear_along_y) / _call("cos", shear_along_y)
-    d = _call("cos", rotation) - c * tangent
+    tangent = _math("tan", shear_along_x)
+    a = _math("cos", rotation - shear_along_y) / _math("cos", shear_along_y)
+    b = -(a * tangent + _math("sin", rotation))
+    c = _math("sin", rotation - shear_along_y) / _math("cos", shear_along_y)
+    d = _math("cos", rotation) - c * tangent
     a, b, c, d = d / scale, -b / scale, -c / scale, a / scale
     x, y = center[0] + translate[0], center[1] + translate[1]
     return (a, b, center[0] - a * x - b * y, c, d, center[1] - c * x - d * y)
@@ -290,13 +291,14 @@ def _source(row: tuple, size: int, height: int, width: int) -> jax.Array:
     Half the pixels of a row can lie exactly between two neighbors, as under a shear by 0.2. Which
     one is nearest then depends on rounding, so this follows torchvision's arithmetic to the bit:
     coordinates in [-1, 1], as fma(y, b, x * a) + c. Products are split so that they are exact, and
-    come out alike whether or not the compiler contracts a multiplication and an addition.
+    the same whether or not the compiler fuses a multiplication and an addition.
     """
-    half = jax.lax.optimization_barrier(jnp.float32(size * 0.5))  # or XLA multiplies by 1 / half
+    # barrier: XLA would otherwise multiply by 1 / half
+    half = jax.lax.optimization_barrier(jnp.float32(size * 0.5))
     a, b, c = (jnp.asarray(value, jnp.float32) / half for value in row)
     x = np.arange(width, dtype=np.float32) - np.float32((width - 1) * 0.5)
     y = (np.arange(height, dtype=np.float32) - np.float32((height - 1) * 0.5))[:, None]
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    (a_high, a_low), (b_high, b_low) = _split_float32(a), _split_float32(b)
     product = x * a_high + x * a_low
     term = y * b_high
     total = product + term
@@ -306,7 +308,7 @@ def _source(row: tuple, size: int, height: int, width: int) -> jax.Array:
     return (total + c + 1) * (size * 0.5) - 0.5
 
 
-def _halves(value: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _split_float32(value: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Splits a float32 into two of 12 significant bits each, which sum to it."""
     bits = jax.lax.bitcast_convert_type(value, jnp.int32)
     high = jax.lax.bitcast_convert_type(bits & np.int32(-4096), jnp.float32)
@@ -317,5 +319,5 @@ def _radians(degrees: float) -> float:
     return degrees * (math.pi / 180) if isinstance(degrees, jax.Array) else math.radians(degrees)
 
 
-def _call(name: str, value: float) -> float:
+def _math(name: str, value: float) -> float:
     return getattr(jnp if isinstance(value, jax.Array) else math, name)(value)

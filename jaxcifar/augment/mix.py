@@ -8,8 +8,8 @@ import numpy as np
 def mixup(
     key: jax.Array, images: jax.Array, targets: jax.Array, *, prob: float, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
-    """With probability `prob`, mixes every image and target with those of another row, all by one
-    lam from Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
+    """With probability `prob`, mixes every image and target with those of another row, with one
+    lam for the batch from Beta(alpha, alpha) (Zhang et al. 2017, arXiv:1710.09412).
 
     Args:
         key: a PRNG key.
@@ -36,8 +36,8 @@ def cutmix(
     key: jax.Array, images: jax.Array, targets: jax.Array, *, prob: float, alpha: float
 ) -> tuple[jax.Array, jax.Array]:
     """With probability `prob`, pastes one rectangle of every image from another row, and mixes
-    their targets by area (Yun et al. 2019, arXiv:1905.04899; the rectangle is drawn as torchvision
-    draws it). Arguments and results as `mixup`'s.
+    their targets by area (Yun et al. 2019, arXiv:1905.04899; the rectangle is drawn as in
+    torchvision). Arguments and results as `mixup`'s.
     """
     return mix(
         key,
@@ -73,7 +73,7 @@ def mix(
     mixup_lam = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
     cutmix_lam = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
     box = [
-        _in_span(uniform, length, 0.5 * jnp.sqrt(1 - cutmix_lam))
+        _interval_mask(uniform, length, 0.5 * jnp.sqrt(1 - cutmix_lam))
         for uniform, length in zip(jax.random.uniform(box_key, (2,)), (height, width), strict=True)
     ]
     outside = 1.0 - box[0][:, None] * box[1]
@@ -88,8 +88,8 @@ def mix(
     )
 
 
-def _in_span(uniform: jax.Array, length: int, radius: jax.Array) -> jax.Array:
-    """Returns 1 for indices within `radius`, a fraction of the length, of a random one, else 0:
+def _interval_mask(uniform: jax.Array, length: int, radius: jax.Array) -> jax.Array:
+    """Returns 1 for indices within `radius`, a fraction of the length, of a random index, else 0:
     float32 [length].
     """
     center, half = jnp.floor(uniform * length), jnp.floor(radius * length)

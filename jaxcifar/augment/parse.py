@@ -1,8 +1,8 @@
 """The string language of augmentation: `random_crop(32, padding=4) | random_flip | equalize`.
 
 Registered transforms by name, joined by `|` and applied from left to right, with numbers, strings,
-True, False, None and tuples of these as arguments. A line is one Python expression: Python's parser
-reads it, nothing is evaluated, and a mistake is shown with the text up to it.
+True, False, None and tuples of these as arguments. An augmentation string is one Python expression:
+Python's parser reads it, nothing is evaluated, and error messages show the text up to the error.
 """
 
 import ast
@@ -19,24 +19,24 @@ from jaxcifar.augment.registry import MEAN, TRANSFORMS, TransformEntry
 from jaxcifar.data import CIFAR_MEAN
 from jaxcifar.spec import ConfigError
 
-_SYNTAX = "a line reads: name | name(value, parameter=value) | ..."
+_SYNTAX = "name | name(value, parameter=value) | ..."
 
 
 def parse(
     text: str, *, mean: Sequence[float] = CIFAR_MEAN
 ) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """Returns the function (key, image) -> image that a line of transforms describes.
+    """Returns the function (key, image) -> image that an augmentation string describes.
 
     It can be jitted and vmapped. Images are float32 [H, W, 3] in [0, 1]. Every transform in the
-    line draws from a key of its own.
+    string draws from its own key.
 
     Args:
-        text: such as `random_crop(32, padding=4) | random_flip`; '' leaves images as they are.
-        mean: the color in [0, 1] that random_erasing and cutout fill with by default, and what any
-            parameter is by default whose default is MEAN.
+        text: such as `random_crop(32, padding=4) | random_flip`; '' leaves images unchanged.
+        mean: the color in [0, 1] that random_erasing and cutout fill with by default, and that
+            replaces any default of MEAN.
 
     Raises:
-        ConfigError: naming the mistake, where it is, and what is valid.
+        ConfigError: says what is wrong, where, and what is valid.
     """
     calls = []
     for name, arguments in read(text):
@@ -44,7 +44,7 @@ def parse(
         means = {
             parameter: tuple(mean)
             for parameter, declared in entry.parameters.items()
-            if declared.default is MEAN
+            if declared.default is MEAN  # a sentinel, compared by identity
         }
         calls.append((entry, means | arguments))
 
@@ -58,7 +58,7 @@ def parse(
 
 
 def read(text: str) -> list[tuple[str, dict[str, Any]]]:
-    """Returns a line's transforms as (name, arguments that are set), checked.
+    """Returns an augmentation string's transforms as (name, arguments that are set), checked.
 
     Raises:
         ConfigError: as `parse`.
@@ -66,15 +66,15 @@ def read(text: str) -> list[tuple[str, dict[str, Any]]]:
     source = re.sub(r"\s", " ", text).strip()  # one line, so that a position is one number
     try:
         return [_read_call(node) for node in _parse_transforms(source)] if source else []
-    except _Mistake as mistake:
-        shown = " ".join(source.encode(errors="replace")[: mistake.end].decode().split())
-        raise ConfigError(f"augment: {mistake}\n  {shown} <-- here") from None
+    except _LocatedError as error:
+        shown = " ".join(source.encode(errors="replace")[: error.end].decode().split())
+        raise ConfigError(f"augment: {error}\n  {shown} <-- here") from None
     except (MemoryError, RecursionError):
-        raise ConfigError("augment: the line is too long or too deeply nested") from None
+        raise ConfigError("augment: the string is too long or too deeply nested") from None
 
 
-class _Mistake(Exception):
-    """A mistake in the line, which is shown up to the position `end`, in bytes of UTF-8."""
+class _LocatedError(Exception):
+    """An error in the string, to be shown up to the position `end`, in UTF-8 bytes."""
 
     def __init__(self, message: str, end: int):
         super().__init__(message)
@@ -82,34 +82,35 @@ class _Mistake(Exception):
 
 
 @contextlib.contextmanager
-def _shown_at(node: ast.AST) -> Iterator[None]:
-    """Turns a ConfigError into a mistake that is shown up to the end of a node."""
+def _located_at(node: ast.AST) -> Iterator[None]:
+    """Turns a ConfigError into a _LocatedError at the end of the node."""
     try:
         yield
     except ConfigError as error:
-        raise _Mistake(str(error), node.end_col_offset) from None
+        raise _LocatedError(str(error), node.end_col_offset) from None
 
 
 def _parse_transforms(source: str) -> list[ast.expr]:
     """Returns the expressions that `|` joins."""
-    if unreadable := re.search(r"[\0\ud800-\udfff]", source):  # by Python's parser
+    if unreadable := re.search(r"[\0\ud800-\udfff]", source):  # which ast.parse rejects
         end = len(source[: unreadable.start()].encode())
-        raise _Mistake(f"{unreadable[0]!r} is not expected here", end)
+        raise _LocatedError(f"unexpected {unreadable[0]!r}", end)
     try:
-        with warnings.catch_warnings(action="ignore"):  # of what is a mistake here anyway
-            # At the end of a file, unlike a line's, the parser does not say where an error is.
+        # warnings about code that is rejected anyway
+        with warnings.catch_warnings(action="ignore"):
+            # Unlike at the end of a line, at the end of input the parser gives no position.
             node = ast.parse(source + "\n", mode="eval").body
     except SyntaxError as error:
         start = (error.offset or len(source)) - 1  # in characters, unlike the nodes' offsets
         end = max(start + 1, (error.end_offset or 0) - 1)
         message = error.msg.removesuffix(" (detected at line 1)")
         if message == "invalid syntax":
-            unexpected = repr(source[start:end]) if start < len(source) else "the end of the line"
-            message = f"{unexpected} is not expected here; {_SYNTAX}"
-        raise _Mistake(message, len(source[:end].encode())) from None
+            unexpected = repr(source[start:end]) if start < len(source) else "end of the string"
+            message = f"unexpected {unexpected}; expected: {_SYNTAX}"
+        raise _LocatedError(message, len(source[:end].encode())) from None
     rest = source.encode()[node.end_col_offset :].decode()
-    if "#" in rest:  # Python would ignore what follows, which may be lines of their own
-        raise _Mistake("'#' is not expected here", node.end_col_offset + rest.index("#") + 1)
+    if "#" in rest:  # Python would treat the rest as a comment
+        raise _LocatedError("unexpected '#'", node.end_col_offset + rest.index("#") + 1)
     nodes = []
     while isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         nodes.append(node.right)
@@ -121,9 +122,9 @@ def _read_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
     called, values, keywords = node, [], []
     if isinstance(node, ast.Call):
         called, values, keywords = node.func, node.args, node.keywords
-    with _shown_at(called):
+    with _located_at(called):
         if not isinstance(called, ast.Name):
-            raise ConfigError(f"a transform's name is expected; {_SYNTAX}")
+            raise ConfigError(f"expected a transform's name, as in: {_SYNTAX}")
         if called.id == "normalize":
             raise ConfigError(
                 "normalize does not belong here: normalization with data.mean and data.std always "
@@ -132,20 +133,20 @@ def _read_call(node: ast.expr) -> tuple[str, dict[str, Any]]:
         entry = TRANSFORMS[called.id]
     arguments: dict[str, Any] = {}
     for value in values:
-        with _shown_at(value):
+        with _located_at(value):
             if len(arguments) == len(entry.parameters):
                 raise ConfigError(f"too many values for {entry.name}; {_usage(entry)}")
             parameter = list(entry.parameters)[len(arguments)]
             arguments[parameter] = _read_value(value, entry, parameter)
     for keyword in keywords:
-        with _shown_at(keyword):
+        with _located_at(keyword):
             parameter = keyword.arg or "**"
             if parameter not in entry.parameters:
                 raise ConfigError(f"{entry.name} has no parameter {parameter!r}; {_usage(entry)}")
             if parameter in arguments:
                 raise ConfigError(f"{entry.name}'s {parameter} is set twice")
             arguments[parameter] = _read_value(keyword.value, entry, parameter)
-    with _shown_at(node):
+    with _located_at(node):
         for parameter, declared in entry.parameters.items():
             if declared.is_required and parameter not in arguments:
                 raise ConfigError(f"{entry.name} needs {parameter}: {declared.valid}")
@@ -160,7 +161,7 @@ def _read_value(node: ast.expr, entry: TransformEntry, parameter: str) -> Any:
         hint = f": {entry.parameters[parameter].valid}"
         if isinstance(node, ast.Name):
             hint = f"; a string needs quotes: {node.id!r}"
-        raise ConfigError(f"a value for {entry.name}'s {parameter} is expected{hint}") from None
+        raise ConfigError(f"{entry.name}'s {parameter} must be a literal value{hint}") from None
     spec.check_arguments(entry.parameters, {parameter: value}, prefix=f"{entry.name}'s ")
     return value
 
@@ -172,4 +173,4 @@ def _usage(entry: TransformEntry) -> str:
         + f" ({declared.valid})"
         for name, declared in entry.parameters.items()
     ]
-    return f"it takes {', '.join(parameters) or 'none'}"
+    return f"it takes {', '.join(parameters) or 'no arguments'}"

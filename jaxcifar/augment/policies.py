@@ -1,10 +1,10 @@
 """Automatic augmentation: RandAugment, AutoAugment, TrivialAugment and AugMix, with the operations,
 magnitudes, signs and probabilities of torchvision 0.28.
 
-Every image of a batch draws its own operation. A `lax.switch` would make a batch go through all of
-them, each with a pass of its own over the images. Here operations share formulas instead: the
+Every image of a batch draws its own operation. Under vmap, `lax.switch` runs every branch on the
+whole batch, each with its own pass over the images. Here operations share formulas instead: the
 geometric ones are one gather through one matrix, four photometric ones are one blend, and the rest
-is pointwise but for a histogram.
+is pointwise except for one histogram and the channels' minima and maxima.
 """
 
 from typing import Annotated, Literal
@@ -34,13 +34,13 @@ _SIGNED = (*_GEOMETRIC, *_BLENDS)
 OPS = ("Identity", *_SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
 OP_INDEX = {name: index for index, name in enumerate(OPS)}
 
-# The operations that are drawn from, as indices into OPS.
+# Operations to sample from, as indices into OPS.
 WIDE_OPS = np.array([OP_INDEX[name] for name in OPS if name != "Invert"])
 AUGMIX_OPS = np.array([OP_INDEX[name] for name in OPS if name not in ("Identity", "Invert")])
 
 _AUTOAUGMENT_BINS = _AUGMIX_BINS = 10
 
-# A policy's 25 sub-policies, separated by ";": two times (operation, probability, magnitude's bin).
+# A policy's 25 sub-policies, separated by ";": two of (operation, probability, magnitude bin).
 _POLICIES = {
     "cifar10": """
         Invert .1 0, Contrast .2 6; Rotate .7 2, TranslateX .3 9; Sharpness .8 1, Sharpness .9 3;
@@ -102,7 +102,7 @@ def randaugment(
         image: float32 [H, W, 3] in [0, 1].
         num_ops: how many, drawn independently.
         magnitude: their strength, 0 to num_magnitude_bins - 1.
-        num_magnitude_bins: the number of strengths.
+        num_magnitude_bins: the number of magnitudes.
     """
     _check_magnitude(magnitude=magnitude, num_magnitude_bins=num_magnitude_bins)
     levels = magnitudes("standard", num_magnitude_bins, *image.shape[:2])[:, magnitude]
@@ -124,7 +124,7 @@ def autoaugment(
     Args:
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
-        policy: the data set that the policy was learned on: "cifar10", "svhn" or "imagenet".
+        policy: the dataset that the policy was learned on: "cifar10", "svhn" or "imagenet".
     """
     ops, probabilities, bins = policy_table(policy)
     levels = magnitudes("standard", _AUTOAUGMENT_BINS, *image.shape[:2])[ops, bins]
@@ -139,13 +139,13 @@ def autoaugment(
 def trivial_augment(
     key: jax.Array, image: jax.Array, num_magnitude_bins: NumBins = 31
 ) -> jax.Array:
-    """Applies one operation of random strength to an image [H, W, 3] (TrivialAugmentWide; Müller &
+    """Applies one operation of random magnitude to an image [H, W, 3] (TrivialAugmentWide; Müller &
     Hutter 2021, arXiv:2103.10158).
 
     Args:
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
-        num_magnitude_bins: the number of strengths.
+        num_magnitude_bins: the number of magnitudes.
     """
     levels = magnitudes("wide", num_magnitude_bins, *image.shape[:2])
     draws = jax.random.uniform(key, (3, 1))
@@ -169,7 +169,7 @@ def augmix(
     Args:
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
-        severity: strengths are drawn from the first `severity` of 10.
+        severity: magnitudes are sampled from the lowest `severity` of 10.
         width: the number of chains.
         depth: operations in a chain; -1 draws 1, 2 or 3 for each.
         alpha: of the Dirichlet distribution of the chains' weights, and of the Beta distribution
@@ -196,9 +196,9 @@ def _apply_ops(
 ) -> jax.Array:
     """Applies N operations to an image [H, W, 3] in turn; ops and levels are [N].
 
-    In a loop, because it keeps its images in memory between operations. Unrolled, XLA on the CPU
-    computes an image again for each of its uses, and so on down the chain: a jitter after two
-    operations took 20 times as long.
+    In a loop, because it keeps its image in memory between operations. Unrolled, XLA on the CPU
+    recomputes it at each use, and so on down the chain: a jitter after two operations took 20 times
+    as long.
     """
 
     def step(planes: jax.Array, op_and_level: tuple) -> tuple[jax.Array, None]:
@@ -253,8 +253,8 @@ def apply_op(
 
 def magnitudes(space: str, bins: int, height: int, width: int) -> np.ndarray:
     """Returns the magnitudes of OPS in an augmentation space ("standard": of RandAugment and
-    AutoAugment, "wide": of TrivialAugment, or "augmix"), float32 [len(OPS), bins]; 0 for those that
-    have none.
+    AutoAugment, "wide": of TrivialAugment, or "augmix"), float32 [len(OPS), bins]; 0 if an
+    operation has none.
     """
     is_wide = space == "wide"
     shift = {"standard": 150 / 331, "augmix": 1 / 3}.get(space)
@@ -276,8 +276,8 @@ def magnitudes(space: str, bins: int, height: int, width: int) -> np.ndarray:
 
 
 def _linspace(start: float, end: float, bins: int) -> np.ndarray:
-    """Returns torch.linspace's float32 values, which are computed from the nearer end: the half of
-    32 comes out a little below 16, which is then a translation by 15 pixels.
+    """Returns torch.linspace's float32 values, which are computed from the nearer end: half of 32
+    comes out slightly below 16, which is then a translation by 15 pixels.
     """
     end = float(np.float32(end))
     step = float(np.float32(end - start) / np.float32(bins - 1))

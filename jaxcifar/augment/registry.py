@@ -1,13 +1,13 @@
-"""The registry of transforms, and the types of parameters that they share.
+"""The registry of transforms, and the parameter types that they share.
 
 A transform is a function (image, ...) -> image, or (key, image, ...) -> image if it is random. The
-decorator `transform` makes it known to lines of transforms and checks its arguments at every call;
+decorator `transform` registers it for augmentation strings and checks its arguments at every call;
 its annotated signature is its only declaration. A user's config file adds its own in the same way:
 
     @transform
     def darken(key: jax.Array, image: jax.Array, p: Probability = 0.5) -> jax.Array: ...
 
-Separate because everything else in the package imports it, and it imports nothing else of it.
+Separate so that the transform modules and `parse` can import it without a cycle.
 """
 
 import dataclasses
@@ -20,12 +20,14 @@ from jaxcifar.spec import (
     ConfigError,
     NonNegativeFloat,
     PositiveFloat,
+    Probability,
     between,
     describe,
     described,
 )
 
-# The default of parameters that are a color: `parse` replaces it by the mean of the run's data.
+# The default of color parameters: `parse` recognizes it by identity and replaces it with the mean
+# of the run's data.
 MEAN = CIFAR_MEAN
 
 
@@ -33,8 +35,8 @@ MEAN = CIFAR_MEAN
 class TransformEntry(Entry):
     """A registered transform.
 
-    `examples` are lines for the preview, needed where the transform has required parameters or its
-    defaults change little.
+    `examples` are augmentation strings for the preview, needed if the transform has required
+    parameters or its defaults change little.
     """
 
     examples: tuple[str, ...] = ()
@@ -58,21 +60,21 @@ TRANSFORMS = Registry("transform", reserved=("key", "image"), entry_type=Transfo
 transform = TRANSFORMS.register
 
 
-def range_of(number: Any) -> Any:
-    """Returns the annotation of a range (low, high) of numbers with this annotation."""
-    limits = describe(number).removeprefix("a number")
+def range_of(annotation: Any) -> Any:
+    """Returns the annotation of a range (low, high) of numbers that have this annotation."""
+    limits = describe(annotation).removeprefix("a number")
     is_ordered = described(f"a range (low, high){limits}", lambda ends: ends[0] <= ends[1])
-    return Annotated[tuple[number, number], is_ordered]
+    return Annotated[tuple[annotation, annotation], is_ordered]
 
 
-UnitFloat = Annotated[float, between(0, 1)]
+UnitFloat = Probability  # under a name that fits colors and fractions of the image
 Color = UnitFloat | tuple[UnitFloat, UnitFloat, UnitFloat]
 Interpolation = Literal["nearest", "bilinear"]
 Point = Annotated[tuple[float, float], described("two numbers (x, y)")]
 Range = range_of(float)
 PositiveRange = range_of(PositiveFloat)
 UnitRange = range_of(UnitFloat)
-# A range to draw from, or how far it reaches to both sides of the value that changes nothing.
+# A range to sample from, or its half-width around the neutral value.
 Spread = NonNegativeFloat | Range
 FactorSpread = NonNegativeFloat | range_of(NonNegativeFloat)
 HueShift = Annotated[float, between(-0.5, 0.5)]

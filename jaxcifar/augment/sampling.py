@@ -1,4 +1,4 @@
-"""From uniform draws in [0, 1) to what random transforms need; shared by `transforms` and
+"""Conversion of uniform draws in [0, 1) to indices and values, shared by `transforms` and
 `policies`.
 """
 
@@ -19,8 +19,8 @@ def uniform_to_range(uniform: jax.Array, low: float, high: float) -> jax.Array:
 
 
 def as_range(value: float | Sequence[float], neutral: float) -> tuple[float, ...]:
-    """Returns the range that a value stands for: itself, or from neutral - value to neutral +
-    value; around a neutral factor of 1 it ends at 0.
+    """Returns the range for a value: itself if a sequence, else (neutral - value, neutral +
+    value), clipped at 0 for factors, whose neutral value is 1.
     """
     if isinstance(value, Sequence):
         return tuple(value)

@@ -1,8 +1,8 @@
-"""Random transforms, (key, image, ...) -> image, as torchvision's classes of these names.
+"""Random transforms, (key, image, ...) -> image: torchvision's classes as functions, and cutout.
 
-One key makes one image's draw: over a batch, `jax.vmap` gives every image its own. Each transform
-draws all its uniform numbers at once, because on a CPU the generator's calls cost more than its
-numbers. Arguments that are not valid raise ConfigError.
+One key per image: over a batch, `jax.vmap` over keys draws independently for each image. Each
+transform draws all its uniform numbers at once, because on a CPU each generator call costs more
+than the numbers. Invalid arguments raise ConfigError.
 """
 
 import itertools
@@ -52,7 +52,7 @@ TwoRanges = Annotated[
     tuple[float, float, float, float],
     described("two (low, high, low, high)", lambda ends: ends[0] <= ends[1] and ends[2] <= ends[3]),
 ]
-Noise = Annotated[Literal["random"], described("'random'")]
+RandomFill = Annotated[Literal["random"], described("'random'")]
 
 
 @transform("random_crop", examples=("random_crop(32, padding=4)",))
@@ -110,8 +110,8 @@ def color_jitter(
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
         brightness: the factor's range (low, high), or b for (max(0, 1 - b), 1 + b).
-        contrast: likewise.
-        saturation: likewise.
+        contrast: same as brightness.
+        saturation: same as brightness.
         hue: the range of the shift (low, high) within -0.5 to 0.5, or h for (-h, h).
     """
     ranges = [*(as_range(value, 1.0) for value in (brightness, contrast, saturation))]
@@ -137,7 +137,7 @@ def _jitter(planes: jax.Array, factors: jax.Array, order: jax.Array) -> jax.Arra
         blended = color.blend(planes, other, factors[index])
         return jnp.where(index == 3, color.shift_hue(planes, factors[3]), blended), None
 
-    return jax.lax.scan(adjust, planes, order)[0]  # a loop for policies._apply_ops' reason
+    return jax.lax.scan(adjust, planes, order)[0]  # scan, for the reason in policies._apply_ops
 
 
 @transform("random_rotation", examples=("random_rotation(30)",))
@@ -155,7 +155,7 @@ def random_rotation(
         image: float32 [H, W, 3] in [0, 1].
         degrees: the range (low, high), counter-clockwise, or d for (-d, d).
         interpolation: "nearest" or "bilinear".
-        fill: the color outside of the image, one value or three, in [0, 1].
+        fill: the color outside the image, one value or three, in [0, 1].
     """
     angle = uniform_to_range(jax.random.uniform(key), *as_range(degrees, 0.0))
     return geometry.rotate(image, angle, interpolation, fill)
@@ -183,7 +183,7 @@ def random_affine(
         shear: degrees: s for (-s, s) along x; (low, high) along x; or (low, high, low, high) along
             x and y.
         interpolation: "nearest" or "bilinear".
-        fill: the color outside of the image, one value or three, in [0, 1].
+        fill: the color outside the image, one value or three, in [0, 1].
     """
     draws = jax.random.uniform(key, (6,))
     angle = uniform_to_range(draws[0], *as_range(degrees, 0.0))
@@ -213,12 +213,12 @@ def random_erasing(
     p: Probability = 0.5,
     scale: UnitRange = (0.02, 0.33),
     ratio: PositiveRange = (0.3, 3.3),
-    value: Color | Noise = MEAN,
+    value: Color | RandomFill = MEAN,
 ) -> jax.Array:
     """With probability p, erases a random rectangle of an image [H, W, 3] (RandomErasing;
     Zhong et al. 2017, arXiv:1708.04896).
 
-    Up to 10 rectangles are drawn until one is lower and narrower than the image.
+    Up to 10 rectangles are drawn until one is shorter and narrower than the image.
 
     Args:
         key: a PRNG key.
@@ -226,7 +226,7 @@ def random_erasing(
         p: probability.
         scale: range of the rectangle's area as a fraction of the image's.
         ratio: range of its height over its width, whose logarithm is drawn uniformly.
-        value: the color in [0, 1], one value or three; by default the data's mean, which is
+        value: the color in [0, 1], one value or three; by default the data's mean, which matches
             torchvision's 0 after normalization. "random": noise of CIFAR's mean and standard
             deviation, clipped to [0, 1].
     """

@@ -1,9 +1,8 @@
-"""Data sets as arrays: their rows, `load`, and the split into training, validation and test.
+"""The registered datasets, `load`, and the split into training, validation and test images.
 
-A data set is small enough to be one array in memory, so there is no input pipeline: the training
-loop puts the arrays on the device once and every step gathers its batch there. How each data set
-is read stands in a module of its own, which is imported when it is loaded: importing this needs
-neither JAX nor Pillow.
+A dataset is small enough to be one array in memory, so there is no input pipeline: the training
+loop puts the arrays on the device once and every step gathers its batch there. Each dataset's
+reader is its own module, imported on use: importing this package needs neither JAX nor Pillow.
 """
 
 from typing import Annotated, NamedTuple
@@ -12,19 +11,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcifar import spec
-from jaxcifar.data.dataset import Dataset
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.registry import Registry
 from jaxcifar.spec import ConfigError, NonNegativeInt
 
-# CIFAR-100's by channel, over images in [0, 1], as the study rounds them; for every data set
+# CIFAR-100's by channel, over images in [0, 1], as the study rounds them; for every dataset
 CIFAR_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR_STD = (0.2675, 0.2565, 0.2761)
 
-DATASETS = Registry("data set")
+DATASETS = Registry("dataset", taken=("name", "val_fraction", "mean", "std", "limit"))
+dataset = DATASETS.register
 
 
 class Splits(NamedTuple):
-    """The three disjoint parts of a data set."""
+    """The three disjoint parts of a dataset."""
 
     train: Dataset
     val: Dataset
@@ -32,13 +32,14 @@ class Splits(NamedTuple):
 
 
 def load(config: ConfigDict) -> Splits:
-    """Loads the data set that the config names and splits a validation set off its training set.
+    """Loads the dataset that the config names and splits a validation set off its training set.
 
-    The split is a random draw by `config.seed` that does not look at the labels, sized as
-    PyTorch's `random_split` does: `int((1 - val_fraction) * N)` train, the rest validate.
+    The split is random, seeded by `config.seed` and not stratified by label, with sizes as in
+    PyTorch's `random_split`: `int((1 - val_fraction) * N)` train, the rest validate.
 
     Raises:
-        ConfigError: there is no such data set, it cannot be read, or it is too small to be split.
+        ConfigError: there is no such dataset, it cannot be read, it is too small to be split, or
+            data.limit exceeds the number of training images.
     """
     entry = DATASETS[config.data.name]
     train, test = entry.function(**entry.arguments(config.data))
@@ -46,12 +47,15 @@ def load(config: ConfigDict) -> Splits:
     if not 0 < num_train < len(train):
         raise ConfigError(
             f"config.data.val_fraction={config.data.val_fraction} leaves nothing to "
-            f"{'validate on' if num_train else 'train on'}; number of images: {len(train)}"
+            f"{'validate on' if num_train else 'train on'} (of {len(train)} images)"
         )
 
-    import jax  # here, as everything that needs JAX: the config imports this module for its rows
+    import jax  # lazy: config imports this module without JAX
 
+    from jaxcifar import parallel
     from jaxcifar.rng import Stream, stream
+
+    parallel.setup(config)  # a notebook's first use of JAX may be this one
 
     def permutation(which: Stream, count: int) -> np.ndarray:
         return np.asarray(jax.random.permutation(stream(config.seed, which), count))
@@ -60,47 +64,47 @@ def load(config: ConfigDict) -> Splits:
     train, val = train.take(rows[:num_train]), train.take(rows[num_train:])
     limit = config.data.limit
     if limit > len(train):
-        raise ConfigError(
-            f"config.data.limit={limit} is not valid: it must be at most the number of training "
-            f"images, {len(train)}"
-        )
+        valid = f"at most the number of training images, {len(train)}"
+        raise ConfigError(spec.invalid("config.data.limit", limit, valid))
     if limit:
         train = train.take(permutation(Stream.LIMIT, len(train))[:limit])
     return Splits(train, val, test)
 
 
-# --- the data sets, by name -----------------------------------------------------------------------
+# --- the datasets, by name ------------------------------------------------------------------------
 
 
-@DATASETS.register
+@dataset
 def cifar100(*, dir: str = "", archive: str = "") -> tuple[Dataset, Dataset]:
     """Returns the (train, test) images of CIFAR-100, with its 20 superclasses.
 
     Args:
         dir: tfds's data directory ('': $TFDS_DATA_DIR, else ~/tensorflow_datasets).
-        archive: a CIFAR tar.gz on disk, '-binary' or '-python' form, or its folder ('': download).
+        archive: an official CIFAR tar.gz (binary or python version) or its extracted folder
+            ('': download).
     """
     from jaxcifar.data import cifar
 
     return cifar.load("cifar100", dir, archive)
 
 
-@DATASETS.register
+@dataset
 def cifar10(*, dir: str = "", archive: str = "") -> tuple[Dataset, Dataset]:
     """Returns the (train, test) images of CIFAR-10.
 
     Args:
         dir: tfds's data directory ('': $TFDS_DATA_DIR, else ~/tensorflow_datasets).
-        archive: a CIFAR tar.gz on disk, '-binary' or '-python' form, or its folder ('': download).
+        archive: an official CIFAR tar.gz (binary or python version) or its extracted folder
+            ('': download).
     """
     from jaxcifar.data import cifar
 
     return cifar.load("cifar10", dir, archive)
 
 
-@DATASETS.register
+@dataset
 def synthetic100(*, synthetic_size: NonNegativeInt = 0) -> tuple[Dataset, Dataset]:
-    """Returns the (train, test) images of a hundred drawn classes, which need no download.
+    """Returns the (train, test) images of a hundred synthetic classes, which need no download.
 
     Args:
         synthetic_size: N training and N/5 test images (0: 50,000 + 10,000).
@@ -110,7 +114,7 @@ def synthetic100(*, synthetic_size: NonNegativeInt = 0) -> tuple[Dataset, Datase
     return synthetic.load(synthetic_size)
 
 
-@DATASETS.register("folder")  # a function of this name would hide the module
+@dataset("folder")  # a function of this name would hide the module
 def image_folder(
     *, dir: Annotated[str, spec.described("the path of a folder", bool)]
 ) -> tuple[Dataset, Dataset]:

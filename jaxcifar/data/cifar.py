@@ -1,8 +1,14 @@
-"""CIFAR-10 and CIFAR-100, from whichever source is available, without TensorFlow.
+"""CIFAR-10 and CIFAR-100 without TensorFlow, from the first available source.
 
-In this order: an archive that the user names; the cache of arrays decoded before; what tfds has
-prepared; the original host, through tfds's own builders; the mirror on the Hugging Face hub. Every
-source gives the same records (see `cifar_archive`), in the official order.
+The sources, in this order:
+
+1. an archive that the user names
+2. the cache of arrays decoded before
+3. what tfds has prepared
+4. the original host, through tfds's own builders
+5. the mirror on the Hugging Face hub
+
+Every source gives the same records (see `cifar_archive`), in the official order.
 """
 
 import hashlib
@@ -19,15 +25,15 @@ import numpy as np
 from jaxcifar import cache
 from jaxcifar.data import cifar_archive
 from jaxcifar.data.cifar_archive import PIXELS, SIZES, check_labels
-from jaxcifar.data.dataset import Dataset
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.progress_bar import ProgressBar
-from jaxcifar.spec import ConfigError
+from jaxcifar.spec import ConfigError, first_line
 
-MIRRORS = {  # Hugging Face data set, folder of its parquet files, label columns
+MIRRORS = {  # Hugging Face dataset, folder of its parquet files, label columns
     "cifar10": ("uoft-cs/cifar10", "plain_text", ["label"]),
     "cifar100": ("uoft-cs/cifar100", "cifar100", ["fine_label", "coarse_label"]),
 }
-MIN_BYTES_PER_SECOND = 0.5e6  # more slowly, the 170 MB would take more than five minutes
+MIN_BYTES_PER_SECOND = 0.5e6  # below this the 170 MB take over five minutes
 _CHUNK = 1000  # images decoded between two updates of the progress bar
 
 
@@ -41,14 +47,14 @@ def load(name: str, data_dir: str = "", archive: str = "") -> tuple[Dataset, Dat
     if name == "cifar100":
         groups["superclass_names"] = tuple(cifar_archive.CIFAR100_SUPERCLASSES)
         groups["superclasses"] = cifar_archive.FINE_TO_COARSE
-    whole = Dataset(
+    dataset = Dataset(
         records[:, cifar_archive.num_labels(name) :].reshape(-1, 32, 32, 3),
         records[:, 0].astype(np.int32),
         tuple(cifar_archive.class_names(name)),
         **groups,
     )
     num_train = SIZES["train"]
-    return whole.take(slice(num_train)), whole.take(slice(num_train, None))
+    return dataset.take(slice(num_train)), dataset.take(slice(num_train, None))
 
 
 def load_records(name: str, data_dir: str = "", archive: str = "") -> np.ndarray:
@@ -57,14 +63,15 @@ def load_records(name: str, data_dir: str = "", archive: str = "") -> np.ndarray
     Args:
         name: 'cifar10' or 'cifar100'.
         data_dir: tfds's data directory ('': $TFDS_DATA_DIR, else ~/tensorflow_datasets).
-        archive: a tar.gz in '-binary' or '-python' form, or a folder extracted from one; '' to
-            find or download the data.
+        archive: an official tar.gz (binary or python version) or its extracted folder; '' to find
+            or download the data.
 
     Returns:
         uint8 [60000, K + 3072], the training images first; see `cifar_archive`.
 
     Raises:
-        ConfigError: the archive is damaged or another data set's, or there is no way to download.
+        ConfigError: the archive does not exist, is damaged or another dataset's; the data directory
+            is not writable; or the data cannot be downloaded.
     """
     tfds_dir = pathlib.Path(
         data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
@@ -75,7 +82,7 @@ def load_records(name: str, data_dir: str = "", archive: str = "") -> np.ndarray
         if not path.exists():
             raise ConfigError(f"config.data.archive={archive!r} does not exist")
         records = cifar_archive.load(name, path)
-        check_fingerprint(name, tfds_dir, f"the archive {path.name}", records)
+        check_records(name, tfds_dir, f"the archive {path.name}", records)
         return records
     if cached.exists():
         return cache.load_or_make(cached, lambda: _obtain(name, tfds_dir))
@@ -92,71 +99,70 @@ def load_records(name: str, data_dir: str = "", archive: str = "") -> np.ndarray
         lock.release()
 
 
-def fingerprint(records: np.ndarray) -> str:
-    """Returns a digest of the set of records, whatever their order."""
+def record_set_digest(records: np.ndarray) -> str:
+    """Returns a digest of the set of records, which does not depend on their order."""
     rows = np.sort([hashlib.blake2b(row, digest_size=16).digest() for row in records])
     return hashlib.blake2b(b"".join(rows.tolist()), digest_size=16).hexdigest()
 
 
-def check_fingerprint(name: str, tfds_dir: pathlib.Path, source: str, records: np.ndarray) -> None:
-    """Stores the fingerprint of the records; or, if one is stored, compares them and prints a note
-    where they differ.
+def check_records(name: str, tfds_dir: pathlib.Path, source: str, records: np.ndarray) -> None:
+    """Checks the number of records. Stores their digest; or, if one is stored, compares it and
+    prints a note if it differs.
 
     Raises:
-        ValueError: the number of records is not the data set's.
+        ConfigError: the number of records is wrong.
     """
     if len(records) != sum(SIZES.values()):
-        raise ValueError(
-            f"{source} must have {sum(SIZES.values()):,} images, and has {len(records):,}"
+        raise ConfigError(
+            f"{source} must have {sum(SIZES.values()):,} images, but has {len(records):,} "
+            f"(data directory: {str(tfds_dir)!r})"
         )
     path = tfds_dir / "jaxcifar" / f"{name}.json"
-    digest = fingerprint(records)
-    if not path.exists():
+    digest = record_set_digest(records)
+    try:
+        stored = json.loads(path.read_text())
+    except (OSError, ValueError):  # none yet, or damaged
         _make_folder(path.parent)
         path.write_text(json.dumps({"source": source, "fingerprint": digest}) + "\n")
         return
-    stored = json.loads(path.read_text())
     if stored["fingerprint"] != digest:
         print(
-            f"Note: the images and labels of {source} are not those that {stored['source']} "
-            f"gave before ({path})."
+            f"Note: the images and labels of {source} differ from those loaded earlier from "
+            f"{stored['source']} ({path})."
         )
 
 
 def _obtain(name: str, tfds_dir: pathlib.Path) -> np.ndarray:
-    """Returns the records from the first source that has them, and prints which is tried."""
+    """Returns the records from the first source that has them, and reports each attempt."""
     records = _from_tfds_prepared(name, tfds_dir)
     if records is not None:
-        check_fingerprint(name, tfds_dir, "tfds's prepared data", records)
+        check_records(name, tfds_dir, "tfds's prepared data", records)
         return records
     archive = f"{name.replace('cifar', 'cifar-')}-binary.tar.gz"
-    host_problem = find_problem(f"https://www.cs.toronto.edu/~kriz/{archive}")
+    host_problem = download_problem(f"https://www.cs.toronto.edu/~kriz/{archive}")
     if not host_problem:
         print(f"Downloading and preparing {name} with tfds in {tfds_dir}.")
         try:
             records = _from_tfds_download(name, tfds_dir)
-            check_fingerprint(name, tfds_dir, "tfds", records)
+            check_records(name, tfds_dir, "tfds", records)
             return records
         except OSError as error:
             host_problem = _reason(error)
     repo = MIRRORS[name][0]
-    print(
-        f"The original host of {name} cannot serve it now ({host_problem}); "
-        f"trying the mirror {repo}."
-    )
+    print(f"The original host of {name} is unavailable ({host_problem}); trying the mirror {repo}.")
     try:
         records = _from_mirror(name)
-        check_fingerprint(name, tfds_dir, f"the mirror {repo}", records)
+        check_records(name, tfds_dir, f"the mirror {repo}", records)
         return records
     except (OSError, ValueError) as error:
         mirror_problem = _reason(error)
     raise ConfigError(
         f"{name} cannot be downloaded: the original host failed ({host_problem}), and so did the "
-        f"mirror ({mirror_problem}). Three ways out:\n"
-        f"  an archive from elsewhere:       config.data.archive=path/to/{archive}\n"
-        "  the mirror, on a machine with internet, its cache (~/.cache/huggingface) copied here:  "
-        f"hf download --repo-type dataset {repo}\n"
-        "  drawn images, without download:  config.data.name=synthetic100",
+        f"mirror ({mirror_problem}). Options:\n"
+        f"  use an archive from elsewhere: config.data.archive=path/to/{archive}\n"
+        f"  run `hf download --repo-type dataset {repo}` on a machine with internet, and copy its "
+        "~/.cache/huggingface here\n"
+        "  use synthetic images, without download: config.data.name=synthetic100",
         command_hint="as flags: --config.data.archive=..., --config.data.name=synthetic100",
     )
 
@@ -174,7 +180,7 @@ def _builder(name: str, tfds_dir: pathlib.Path):
     base = {"cifar10": stock.Cifar10, "cifar100": stock.Cifar100}[name]
 
     class Builder(base, skip_registration=True):
-        # What tfds would derive from the name and place of the class
+        # What tfds would derive from the name and location of the class
         name = base.name
         url_infos = base.url_infos
         pkg_dir_path = base._get_pkg_dir_path()
@@ -192,13 +198,13 @@ def _builder(name: str, tfds_dir: pathlib.Path):
     try:
         return Builder(data_dir=tfds_dir, file_format="array_record")
     except ValueError:  # prepared there in another format, which cannot be read without TensorFlow
-        print(f"{name} in {tfds_dir} is in a format that only TensorFlow reads: not used.")
+        print(f"{name} in {tfds_dir} ignored: its format needs TensorFlow.")
         return Builder(data_dir=tfds_dir / "jaxcifar", file_format="array_record")
 
 
 def _from_tfds_prepared(name: str, tfds_dir: pathlib.Path) -> np.ndarray | None:
-    places = [p for d in (tfds_dir, tfds_dir / "jaxcifar") for p in (d / name).glob("*/*info.json")]
-    if not places:
+    folders = (tfds_dir / name, tfds_dir / "jaxcifar" / name)
+    if not any(path for folder in folders for path in folder.glob("*/*info.json")):
         return None
     builder = _builder(name, tfds_dir)
     return _read_prepared(name, builder) if builder.is_prepared() else None
@@ -228,10 +234,10 @@ def _read_prepared(name: str, builder) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def find_problem(url: str) -> str:
+def download_problem(url: str) -> str:
     """Returns why a URL cannot be downloaded now, or '' if it can, and fast enough.
 
-    The libraries that download would retry for minutes, and continue for hours however slow it is.
+    The libraries that download would retry for minutes, and accept any speed.
     """
     started, received = time.monotonic(), 0
     try:
@@ -244,7 +250,7 @@ def find_problem(url: str) -> str:
     except OSError as error:
         return _reason(error)
     rate = received / max(seconds, 1e-3)
-    return "" if rate > MIN_BYTES_PER_SECOND else f"it sends {rate / 1e3:.0f} kB/s"
+    return "" if rate > MIN_BYTES_PER_SECOND else f"only {rate / 1e3:.0f} kB/s"
 
 
 # --- the mirror -----------------------------------------------------------------------------------
@@ -263,7 +269,7 @@ def _from_mirror(name: str) -> np.ndarray:
         try:
             path = huggingface_hub.hf_hub_download(**file, local_files_only=True)
         except LocalEntryNotFoundError:
-            if problem := find_problem(huggingface_hub.hf_hub_url(**file)):
+            if problem := download_problem(huggingface_hub.hf_hub_url(**file)):
                 raise OSError(problem) from None
             path = huggingface_hub.hf_hub_download(**file)
         paths.append(pathlib.Path(path))
@@ -304,8 +310,8 @@ def read_parquet(name: str, path: pathlib.Path) -> np.ndarray:
 
 
 def _decoding(num_images: int) -> ProgressBar:
-    """Announces that images are decoded; returns the bar to show how many are."""
-    print(f"Decoding {num_images:,} images; the next start reads them from the cache.")
+    """Announces the decoding and returns its progress bar."""
+    print(f"Decoding {num_images:,} images; later runs read them from the cache.")
     return ProgressBar("Decoding", num_images)
 
 
@@ -314,7 +320,7 @@ def _make_folder(path: pathlib.Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(
-            f"the data directory {str(path.parent)!r} cannot be written ({_reason(error)}); "
+            f"the data directory {str(path.parent)!r} is not writable ({_reason(error)}); "
             "choose another with config.data.dir"
         ) from error
 
@@ -330,6 +336,5 @@ def _try_acquire(lock) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    """Returns the first line of an error's message."""
-    text = str(getattr(error, "reason", None) or error).strip()
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    """Returns the first line of an error's message, at most 200 characters."""
+    return first_line(getattr(error, "reason", None) or error)[:200]

@@ -1,4 +1,4 @@
-"""The official CIFAR archives, in both forms: checked, and decoded to records.
+"""The official CIFAR archives, binary and python version: checked, and decoded to records.
 
 records: uint8 [60000, K + 3072], the 50,000 training images first. The first K columns are the
 labels (CIFAR-10: the class; CIFAR-100: the class, then the superclass), the others the image's
@@ -59,7 +59,7 @@ FINE_TO_COARSE = np.array(
     np.int32,
 )
 
-# md5 of the archives that the original host serves
+# md5 of the original host's archives
 _OFFICIAL_MD5 = {
     "c58f30108f718f92721af3b95e74349a": "cifar-10-python.tar.gz",
     "c32a1d4ab5d03f1284b67883e8d87530": "cifar-10-binary.tar.gz",
@@ -69,9 +69,9 @@ _OFFICIAL_MD5 = {
 
 
 class _Layout(NamedTuple):
-    """One form of an archive: its folder and the files in it."""
+    """One version of an archive: its folder and the files in it."""
 
-    form: str
+    version: str  # "python" or "binary"
     folder: str
     train: list[str]
     test: list[str]
@@ -113,12 +113,12 @@ def class_names(name: str) -> list[str]:
 
 
 def load(name: str, path: pathlib.Path) -> np.ndarray:
-    """Returns the records in a tar.gz or in a folder extracted from one, for 'cifar10' or
-    'cifar100'. The decoded records of a tar.gz are cached under its path, size and modification
+    """Returns the records in an official tar.gz or its extracted folder, for 'cifar10' or
+    'cifar100'. The decoded records of a tar.gz are cached, keyed by its path, size and modification
     time.
 
     Raises:
-        ConfigError: a file is missing or damaged, or does not hold what the official one does.
+        ConfigError: a file is missing or damaged, or has wrong counts, labels or class names.
     """
     if path.is_dir():
         contents = {file.name: file for file in path.iterdir() if file.is_file()}
@@ -133,7 +133,7 @@ def load(name: str, path: pathlib.Path) -> np.ndarray:
 
 
 def _load_tar(name: str, path: pathlib.Path) -> np.ndarray:
-    print(f"Decoding {path.name}; the next start reads its images from the cache.")
+    print(f"Decoding {path.name}; later runs read its images from the cache.")
     with open(path, "rb") as file:
         md5 = hashlib.file_digest(file, "md5").hexdigest()
     official = _OFFICIAL_MD5.get(md5)
@@ -142,12 +142,12 @@ def _load_tar(name: str, path: pathlib.Path) -> np.ndarray:
     )
     contents: dict[str, bytes] = {}
     folders = {layout.folder for layout in _LAYOUTS[name]}
-    seen = []
+    member_names = []
     try:
         with tarfile.open(path) as tar:  # nothing is extracted to disk
             for member in tar:
                 parent, _, file = member.name.removeprefix("./").rpartition("/")
-                seen.append(member.name)
+                member_names.append(member.name)
                 if member.isfile() and parent in folders:
                     contents[file] = tar.extractfile(member).read()
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -155,7 +155,7 @@ def _load_tar(name: str, path: pathlib.Path) -> np.ndarray:
             f"config.data.archive={str(path)!r} is damaged or not a tar.gz "
             f"({str(error) or type(error).__name__}); download it again"
         ) from error
-    layout = _find_layout(name, path, list(contents) or seen)
+    layout = _find_layout(name, path, list(contents) or member_names)
     return _parse(name, path, layout, contents.__getitem__)
 
 
@@ -173,8 +173,8 @@ def _find_layout(name: str, path: pathlib.Path, files: list[str]) -> _Layout:
 def _parse(
     name: str, path: pathlib.Path, layout: _Layout, read: Callable[[str], bytes]
 ) -> np.ndarray:
-    """Returns the records in an archive's files, which `read` gives by name."""
-    decode = read_python if layout.form == "python" else read_binary
+    """Returns the records in an archive's files, read by `read(name)`."""
+    decode = read_python if layout.version == "python" else read_binary
     expected = [class_names(name)] + [list(CIFAR100_SUPERCLASSES)] * (name == "cifar100")
     parts = []
     try:
@@ -183,11 +183,11 @@ def _parse(
             size = SIZES["train"] // len(layout.train) if is_train else SIZES["test"]
             records = decode(name, read(file))
             if len(records) != size:
-                raise ValueError(f"must hold {size:,} images, and holds {len(records):,}")
+                raise ValueError(f"must hold {size:,} images, but holds {len(records):,}")
             check_labels(name, records)
             parts.append(records)
         file = layout.meta[0]
-        if _read_names([read(file) for file in layout.meta], layout.form) != expected:
+        if _read_names([read(file) for file in layout.meta], layout.version) != expected:
             raise ValueError("does not name the official classes in their order")
     except ValueError as error:
         raise ConfigError(
@@ -197,12 +197,12 @@ def _parse(
 
 
 def num_labels(name: str) -> int:
-    """Returns how many labels a record of the data set begins with."""
+    """Returns how many labels a record of the dataset begins with."""
     return 1 if name == "cifar10" else 2
 
 
 def check_labels(name: str, records: np.ndarray) -> None:
-    """Raises ValueError unless every label is one of the data set's."""
+    """Raises ValueError unless all labels are valid for the dataset."""
     for column, count in enumerate((10,) if name == "cifar10" else (100, 20)):
         largest = records[:, column].max(initial=0)
         if largest >= count:
@@ -212,7 +212,7 @@ def check_labels(name: str, records: np.ndarray) -> None:
 
 
 def read_binary(name: str, content: bytes) -> np.ndarray:
-    """Returns the records in a file of the '-binary' form.
+    """Returns the records in a file of the binary version.
 
     Raises:
         ValueError: its size is wrong.
@@ -226,7 +226,7 @@ def read_binary(name: str, content: bytes) -> np.ndarray:
 
 
 def read_python(name: str, content: bytes) -> np.ndarray:
-    """Returns the records in a file of the '-python' form, a pickled dictionary.
+    """Returns the records in a file of the python version, a pickled dictionary.
 
     Raises:
         ValueError: it is damaged, would run code, or holds something else.
@@ -249,8 +249,8 @@ def read_python(name: str, content: bytes) -> np.ndarray:
     return _records(np.array(columns, np.uint8).T, pixels)
 
 
-def _read_names(contents: list[bytes], form: str) -> list[list[str]]:
-    if form == "binary":
+def _read_names(contents: list[bytes], version: str) -> list[list[str]]:
+    if version == "binary":
         return [content.decode("ascii", "replace").split() for content in contents]
     meta = _unpickle(contents[0])
     keys = ["label_names"] if "label_names" in meta else ["fine_label_names", "coarse_label_names"]
@@ -264,7 +264,7 @@ def _records(labels: np.ndarray, planes: np.ndarray) -> np.ndarray:
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, lists, strings and numbers; refuses every other object before creating it."""
+    """Builds arrays, lists, strings and numbers; rejects every other object before creating it."""
 
     def find_class(self, module: str, name: str) -> Callable:
         if (module, name) in (
@@ -276,7 +276,7 @@ class _ArrayUnpickler(pickle.Unpickler):
             return getattr(np, name)
         if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes in old protocols
             return lambda string, _: codecs.encode(string, "latin1")
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it references {module}.{name}")
 
 
 def _unpickle(content: bytes) -> dict:
@@ -286,7 +286,7 @@ def _unpickle(content: bytes) -> dict:
         ValueError: it is damaged, or would run code.
     """
     try:
-        # latin1 is what NumPy asks for to read arrays that Python 2 pickled
+        # NumPy needs latin1 to read arrays that Python 2 pickled
         value = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
     except Exception as error:  # a damaged pickle may raise anything
         raise ValueError(

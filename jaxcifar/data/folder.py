@@ -1,6 +1,6 @@
-"""The image folder: any images, in one folder per class, as 32×32 arrays.
+"""Image folders: any images, in one folder per class, as 32×32 arrays.
 
-Decoding takes much longer than everything else at the start of a run, so the arrays are cached.
+Decoding takes much longer than anything else at the start of a run, so the arrays are cached.
 """
 
 import concurrent.futures
@@ -12,26 +12,27 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from jaxcifar import cache
-from jaxcifar.data.dataset import Dataset
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.spec import ConfigError
 
-IMAGE_SIZE = 32
+_IMAGE_SIZE = 32
 _CHUNK = 100  # images that a thread decodes between two updates of the progress bar
-QUICK = 2000  # so many small images take less than a second
+_ANNOUNCE_ABOVE = 2000  # fewer decode in under a second
 
 
 def load(root: str) -> tuple[Dataset, Dataset]:
     """Returns the (train, test) images of a folder laid out as `{train,test}/<class>/<image>`.
 
-    Images of any size and mode become RGB 32×32: turned upright by their EXIF tag, cropped to the
-    central square, then resized with an antialiased bilinear filter; a 32×32 image is left as it
-    is. Classes are train's subfolders in alphabetical order. Hidden files and files without an
-    image's extension are ignored. The decoded arrays are cached (see `cache`) under the names,
-    sizes and modification times of all files.
+    Images of any size and mode become RGB 32×32: rotated per EXIF, cropped to the central square,
+    then resized with an antialiased bilinear filter; a 32×32 image is not resampled. Classes are
+    train's subfolders in alphabetical order. Hidden files and files without an image extension are
+    ignored. The decoded arrays are cached (see `cache`), keyed by the names, sizes and modification
+    times of all files.
 
     Raises:
-        ConfigError: a folder is missing, a class is empty, or files cannot be decoded.
+        ConfigError: a folder is missing, train has fewer than two classes, test has classes that
+            train lacks, a class is empty, or files cannot be decoded.
     """
     base = pathlib.Path(root).expanduser()
     splits = [base / "train", base / "test"]
@@ -46,7 +47,8 @@ def load(root: str) -> tuple[Dataset, Dataset]:
     for _, entry in entries:
         stat = entry.stat()
         key.update(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-    # Both halves of the name are digests, so a changed folder replaces its own stale cache.
+    # The first digest names the folder, the second its contents: a changed folder replaces its own
+    # cache file.
     stem = hashlib.blake2b(str(base.resolve()).encode(), digest_size=8).hexdigest()
     images = cache.load_or_make(
         cache.directory() / f"folder-{stem}-{key.hexdigest()}.npy",
@@ -62,7 +64,7 @@ def load(root: str) -> tuple[Dataset, Dataset]:
 
 
 def _class_names(root: str, base: pathlib.Path, splits: list[pathlib.Path]) -> tuple[str, ...]:
-    """Returns the names of the classes after checking that both splits have them."""
+    """Returns the class names, after checking the folders of both splits."""
     if not base.is_dir():
         raise ConfigError(f"config.data.dir={root!r} is not a folder")
     for split in splits:
@@ -74,7 +76,7 @@ def _class_names(root: str, base: pathlib.Path, splits: list[pathlib.Path]) -> t
     train_names, test_names = ({e.name for e in _visible(s) if e.is_dir()} for s in splits)
     if len(train_names) < 2:
         raise ConfigError(
-            f"config.data.dir={root!r}: train must have at least 2 class folders, and has "
+            f"config.data.dir={root!r}: train must have at least 2 class folders, but has "
             f"{len(train_names)}"
         )
     unknown_classes = sorted(test_names - train_names)
@@ -101,7 +103,7 @@ def _image_files(folder: pathlib.Path) -> list[os.DirEntry]:
 
 
 def _decode_all(paths: list[str]) -> np.ndarray:
-    images = np.empty((len(paths), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+    images = np.empty((len(paths), _IMAGE_SIZE, _IMAGE_SIZE, 3), np.uint8)
     unreadable = []
 
     def decode(rows: range) -> int:
@@ -112,9 +114,9 @@ def _decode_all(paths: list[str]) -> np.ndarray:
                 unreadable.append(paths[row])
         return rows.stop
 
-    if len(paths) > QUICK:
-        print(f"Decoding {len(paths):,} images; the next start reads them from the cache.")
-    # Pillow decodes without holding the interpreter's lock, so threads are enough.
+    if len(paths) > _ANNOUNCE_ABOVE:
+        print(f"Decoding {len(paths):,} images; later runs read them from the cache.")
+    # Pillow releases the GIL while it decodes, so threads are enough.
     chunks = [range(low, min(low + _CHUNK, len(paths))) for low in range(0, len(paths), _CHUNK)]
     with (
         concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool,
@@ -139,7 +141,7 @@ def _decode(path: str) -> np.ndarray:
         if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = ImageOps.exif_transpose(image).convert("RGB")
-        size = (IMAGE_SIZE, IMAGE_SIZE)
+        size = (_IMAGE_SIZE, _IMAGE_SIZE)
         if image.size != size:
             image = ImageOps.fit(image, size, method=Image.Resampling.BILINEAR)
         return np.asarray(image)

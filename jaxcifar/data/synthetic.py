@@ -1,9 +1,9 @@
-"""synthetic100: a hundred classes of drawn images, so that everything runs without a download.
+"""synthetic100: a hundred classes of synthetic images, so that everything runs without a download.
 
 A class is a shape (5) × a color (5) × a texture (4). Everything else varies within a class: the
 shape's position, size and rotation, the texture's phase and scale, the exact hue, the background,
-the brightness, and noise. No single pixel tells the class; a small network gets most images right,
-not all.
+the brightness, and noise. No single pixel reveals the class; a small network classifies most
+images correctly, not all.
 """
 
 import functools
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcifar import cache
-from jaxcifar.data.dataset import Dataset
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.progress_bar import ProgressBar
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross")
@@ -25,16 +25,16 @@ CLASS_NAMES = tuple(f"{t} {c} {s}" for s in SHAPES for c in COLORS for t in TEXT
 
 _SIZE = 32
 _HUES = np.array([0.0, 0.15, 0.36, 0.6, 0.8], np.float32)  # of COLORS, as fractions of a turn
-# Images drawn by one device call. It is the same for every size of the data set, so that drawing is
-# compiled once: that takes longer than drawing several thousand images.
+# Images generated per device call: the same for every dataset size, so that generation is compiled
+# once, which takes longer than generating several thousand images.
 _CHUNK = 1000
 
 
 def load(size: int = 0) -> tuple[Dataset, Dataset]:
-    """Returns the (train, test) images, drawn once and then kept in the cache.
+    """Returns the (train, test) images, generated once, then cached.
 
-    The same size gives the same arrays on one kind of processor. The classes take turns, so each
-    has the same number of images, or one more.
+    The same size gives the same arrays on one kind of processor. Classes alternate, so counts
+    differ by at most one.
 
     Args:
         size: number of training images; there are size // 5 test images (at least 1). 0: 50,000
@@ -45,35 +45,35 @@ def load(size: int = 0) -> tuple[Dataset, Dataset]:
     source_digest = hashlib.blake2b(pathlib.Path(__file__).read_bytes(), digest_size=8).hexdigest()
     images = cache.load_or_make(
         cache.directory() / f"synthetic100-{num_images}-{source_digest}.npy",
-        lambda: _draw_all(num_images),
+        lambda: _generate(num_images),
         stale=f"synthetic100-{num_images}-*.npy",
     )
     labels = np.arange(num_images, dtype=np.int32) % len(CLASS_NAMES)
-    whole = Dataset(images, labels, CLASS_NAMES)
-    return whole.take(slice(num_train)), whole.take(slice(num_train, None))
+    dataset = Dataset(images, labels, CLASS_NAMES)
+    return dataset.take(slice(num_train)), dataset.take(slice(num_train, None))
 
 
-def _draw_all(num_images: int) -> np.ndarray:
-    print(f"Drawing {num_images:,} images; the next start reads them from the cache.")
+def _generate(num_images: int) -> np.ndarray:
+    print(f"Generating {num_images:,} images; later runs read them from the cache.")
     images = np.empty((num_images, _SIZE, _SIZE, 3), np.uint8)
     cpu = jax.local_devices(backend="cpu")[0]
-    with jax.default_device(cpu), ProgressBar("Drawing", num_images) as bar:
+    with jax.default_device(cpu), ProgressBar("Generating", num_images) as bar:
         for low in range(0, num_images, _CHUNK):
             rows = np.arange(low, low + _CHUNK)
-            drawn = np.asarray(_draw_chunk(rows, rows % len(CLASS_NAMES)))
-            images[low : low + _CHUNK] = drawn[: num_images - low]
+            chunk = np.asarray(_generate_chunk(rows, rows % len(CLASS_NAMES)))
+            images[low : low + _CHUNK] = chunk[: num_images - low]
             bar.update(min(low + _CHUNK, num_images))
     return images
 
 
 @jax.jit
-def _draw_chunk(rows: jax.Array, labels: jax.Array) -> jax.Array:
+def _generate_chunk(rows: jax.Array, labels: jax.Array) -> jax.Array:
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(100)))(rows)
-    return jnp.round(jax.vmap(_draw)(keys, labels) * 255).astype(jnp.uint8)
+    return jnp.round(jax.vmap(_generate_image)(keys, labels) * 255).astype(jnp.uint8)
 
 
-def _draw(key: jax.Array, label: jax.Array) -> jax.Array:
-    """Draws one image, float32 [32, 32, 3] in [0, 1], of class `label`."""
+def _generate_image(key: jax.Array, label: jax.Array) -> jax.Array:
+    """Returns one image, float32 [32, 32, 3] in [0, 1], of class `label`."""
     shape, color = label // 20, label // 4 % 5
     texture = label % 4
     keys = iter(jax.random.split(key, 16))
@@ -101,7 +101,7 @@ def _draw(key: jax.Array, label: jax.Array) -> jax.Array:
     )[shape]
     mask = jnp.clip(0.5 - distance * radius * _SIZE / 2, 0, 1)  # an edge one pixel wide
 
-    # The texture, with a phase and scale of its own, darkens the shape's color.
+    # The texture, with its own phase and scale, darkens the shape's color.
     frequency, phase = uniform(4.0, 6.0) * jnp.pi / 2, uniform(0.0, 6.28, (2,))
     waves = jnp.sin(frequency * u / 0.8 + phase[0]), jnp.sin(frequency * v / 0.8 + phase[1])
     pattern = jnp.stack(

@@ -21,17 +21,28 @@ if typing.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelEntry(Entry):
-    """A registered model; `in_torchvision` says whether torchvision has the same network."""
+    """A registered model.
+
+    `in_torchvision` says whether torchvision has the same network. `only_with` names parameters
+    that have an effect only together with a value of another one: (its name, the value).
+    """
 
     in_torchvision: bool = False
+    only_with: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
 
 
-MODELS = Registry("model", reserved=("num_classes", "rngs", "dtype"), entry_type=ModelEntry)
+_PASSED = ("num_classes", "rngs", "dtype")
+MODELS = Registry(
+    "model",
+    reserved=_PASSED,
+    required=_PASSED,
+    taken=("name", "pretrained"),
+    entry_type=ModelEntry,
+)
 model = MODELS.register
 
 HiddenSizes = Annotated[tuple[PositiveInt, ...], spec.nonempty]
 DropoutRates = Annotated[tuple[Fraction, ...], spec.nonempty]
-HEAD_HIDDEN, HEAD_DROPOUT = (512, 256), (0.5, 0.3, 0.2)
 
 
 def create(
@@ -53,8 +64,8 @@ def create(
         num_classes: number of logits.
         rngs: the source of the initial parameters.
         dtype: what the layers compute in; parameters are float32.
-        **arguments: the model's own, such as `width`; see the function of its name in this file.
-            None stands for the default.
+        **arguments: the model's own, such as `width`: those of its registered function, which
+            --help lists, too. None stands for the default.
 
     Raises:
         ConfigError: there is no such model, or an argument is not valid.
@@ -63,6 +74,13 @@ def create(
 
     entry = MODELS[name]
     arguments = {key: value for key, value in arguments.items() if value is not None}
+    for key in set(arguments) - set(entry.parameters):  # other models' keys may have their default
+        if any(
+            arguments[key] == e.parameters[key].default
+            for e in MODELS.values()
+            if key in e.parameters
+        ):
+            del arguments[key]
     entry.validate(arguments)
     return entry.function(num_classes=num_classes, rngs=rngs, dtype=jnp.dtype(dtype), **arguments)
 
@@ -98,22 +116,20 @@ def make_simple_cnn(
 
 
 def _check_resnet(*, head: str, head_hidden: tuple, head_dropout: tuple, **_) -> None:
-    mlp = {"head_hidden": (head_hidden, HEAD_HIDDEN), "head_dropout": (head_dropout, HEAD_DROPOUT)}
-    for name, (value, default) in mlp.items():
-        if head == "linear" and tuple(value) != default:
-            raise ConfigError(
-                f"{name}={value!r} has no effect with head='linear': leave it at {default!r}, or "
-                "set head='mlp'"
-            )
-    if len(head_dropout) != len(head_hidden) + 1:
+    if head == "mlp" and len(head_dropout) != len(head_hidden) + 1:
         raise ConfigError(
-            f"head_dropout={head_dropout!r} must have one rate more than "
-            f"head_hidden={head_hidden!r} has layers: the last is for the layer to the logits"
+            f"head_dropout={head_dropout!r} must have one more entry than "
+            f"head_hidden={head_hidden!r} (the last is for the output layer)"
         )
 
 
 def _register_resnet(name: str) -> None:
-    @model(name, check=_check_resnet, in_torchvision=True)
+    @model(
+        name,
+        check=_check_resnet,
+        in_torchvision=True,
+        only_with={"head_hidden": ("head", "mlp"), "head_dropout": ("head", "mlp")},
+    )
     def make_resnet(
         *,
         num_classes: int,
@@ -122,8 +138,8 @@ def _register_resnet(name: str) -> None:
         width: NonNegativeInt = 0,
         stem: Literal["cifar", "imagenet"] = "cifar",
         head: Literal["linear", "mlp"] = "linear",
-        head_hidden: HiddenSizes = HEAD_HIDDEN,
-        head_dropout: DropoutRates = HEAD_DROPOUT,
+        head_hidden: HiddenSizes = (512, 256),
+        head_dropout: DropoutRates = (0.5, 0.3, 0.2),
     ) -> nnx.Module:
         """Returns torchvision's ResNet of this name, with the study's stem and head.
 
@@ -132,7 +148,7 @@ def _register_resnet(name: str) -> None:
             stem: 3×3 without pooling ('cifar'), or 7×7 with stride 2 and a max-pool ('imagenet').
             head: one layer ('linear'), or several with BatchNorm, ReLU and dropout ('mlp').
             head_hidden: sizes of the mlp head's hidden layers.
-            head_dropout: dropout rates before each of the mlp head's linear layers.
+            head_dropout: dropout rate before each of the mlp head's linear layers.
         """
         from jaxcifar.models import resnet
 
@@ -177,7 +193,7 @@ def make_wide_resnet(
 
     Args:
         depth: number of layers, 6n + 4.
-        widen_factor: factor of the channels, 16, 32 and 64, of the three groups.
+        widen_factor: multiplies the three groups' channels (16, 32, 64).
         block_dropout: dropout rate between a block's two convolutions.
     """
     from jaxcifar.models.wide_resnet import WideResNet

@@ -1,4 +1,4 @@
-"""Networks as pure functions of arrays: the split into structure and state, and its application.
+"""Networks as pure functions of arrays: split into structure and state, and applied.
 
 NNX defines the modules; training keeps their arrays in plain nested dictionaries, under plain
 `jax.jit`, which does not walk the object graph at every call as `nnx.jit` does.
@@ -22,18 +22,15 @@ class GraphDefs(NamedTuple):
 
 
 def split(model: nnx.Module) -> tuple[GraphDefs, Arrays, Arrays]:
-    """Returns a model's structure, its parameters, and its other state (BatchNorm's statistics)."""
+    """Returns a model's structure, its parameters, and its other state (BatchNorm's statistics).
+    Leaves the model in training mode.
+    """
     model.eval()
     eval_graphdef = nnx.graphdef(model)
     model.train()
     train_graphdef, params, stats = nnx.split(model, nnx.Param, ...)
     graphdefs = GraphDefs(train_graphdef, eval_graphdef)
     return graphdefs, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
-
-
-def merge(graphdefs: GraphDefs, params: Arrays, stats: Arrays) -> nnx.Module:
-    """Returns the model of these parts, in training mode."""
-    return nnx.merge(graphdefs.train, params, stats)
 
 
 def apply_train(
@@ -58,7 +55,7 @@ def flatten(tree: Arrays) -> dict[str, Any]:
 
 
 def insert(leaves: Mapping[str, Any], tree: Arrays) -> Arrays:
-    """Returns the tree with those leaves replaced that `leaves` has by path; see `flatten`."""
+    """Returns the tree with the leaves in `leaves`, by path as in `flatten`, replaced."""
     return jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
             jnp.asarray(leaves[name]) if (name := _path_name(path)) in leaves else leaf

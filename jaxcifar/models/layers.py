@@ -1,4 +1,4 @@
-"""Layers that are initialized and behave as PyTorch's, shared by the networks."""
+"""Layers that behave like PyTorch's and are initialized like them, shared by the networks."""
 
 import functools
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def conv(
     dtype: jnp.dtype,
 ) -> "Conv":
     """Returns a size×size convolution, zero-padded by size // 2 on every side, initialized as
-    PyTorch's `Conv2d` unless there is a `kernel_init`.
+    PyTorch's `Conv2d`, or its kernel by `kernel_init`.
     """
     return Conv(
         in_features,
@@ -45,8 +45,8 @@ def kaiming_conv(
     rngs: nnx.Rngs,
     dtype: jnp.dtype,
 ) -> "Conv":
-    """Returns a size×size convolution without bias that starts as a residual network's do in
-    torchvision, `kaiming_normal_(mode="fan_out")`.
+    """Returns a size×size convolution without bias, initialized as in torchvision's ResNets:
+    `kaiming_normal_(mode="fan_out")`.
     """
     return conv(
         in_features,
@@ -73,20 +73,20 @@ def linear(in_features: int, out_features: int, *, rngs: nnx.Rngs, dtype: jnp.dt
 
 
 class Conv(nnx.Conv):
-    """Flax's convolution, its input and the gradient of its output stored for the backward pass."""
+    """Flax's convolution, its input and its output's gradient materialized (see `_materialize`)."""
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
-        return _store_gradient(super().__call__(_store(inputs)))
+        return _materialize_gradient(super().__call__(_materialize(inputs)))
 
 
 class BatchNorm(nnx.Module):
     """PyTorch's `BatchNorm1d` and `BatchNorm2d`, the channels last: [..., num_features].
 
     In training mode it normalizes with the batch's mean and biased variance, over all devices,
-    and moves the running statistics towards the mean and the *unbiased* variance by `momentum`
-    (Flax's own layer moves them towards the biased one, by 1 - momentum). Statistics are computed
-    in float32 at least, the variance around the mean, not as a difference of large numbers. Where
-    a channel has a single value PyTorch raises an error; here its variance is 0.
+    and moves the running statistics toward the mean and the *unbiased* variance by `momentum`
+    (Flax's own layer moves them toward the biased one, by 1 - momentum). Statistics are computed
+    in float32 at least, the variance around the mean, not as a difference of large numbers. If
+    a channel has a single value, PyTorch raises an error; here its variance is 0.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class BatchNorm(nnx.Module):
 
 
 def at_least_float32(x: jax.Array) -> jax.Array:
-    """Returns x in float32, or as it is if it has more digits than that."""
+    """Returns x in float32, or as it is if it is wider."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
@@ -128,8 +128,8 @@ def at_least_float32(x: jax.Array) -> jax.Array:
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Returns the 2×2 max-pool with stride 2 of [B, H, W, C], H and W even.
 
-    As in PyTorch, of equal values the first of a window gets the gradient. Written out because on
-    a CPU the backward pass of XLA's windowed maximum is several times slower.
+    As in PyTorch, ties go to the first element of a window, which gets the gradient. Written out
+    because on a CPU the backward pass of XLA's windowed maximum is several times slower.
     """
     return _max_pool_forward(x)[0]
 
@@ -154,32 +154,31 @@ max_pool_2x2.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 @jax.custom_vjp
-def _store(x: jax.Array) -> jax.Array:
-    """Returns x, which training on a CPU computes once.
+def _materialize(x: jax.Array) -> jax.Array:
+    """Returns x, materialized when training on a CPU.
 
-    XLA's CPU compiler repeats cheap elementwise work in everything that reads its result. What
-    reads a convolution's input, and the gradient of its output, is besides a convolution a
-    transposition for the kernel's gradient, which walks through memory in large strides: repeating
-    BatchNorm and ReLU there takes a fifth of a ResNet-18 step.
+    XLA's CPU compiler recomputes cheap elementwise work in every consumer. A convolution's input
+    (and its output's gradient) is also read by the transposition for the kernel gradient, which
+    strides through memory; recomputing BatchNorm and ReLU there costs a fifth of a ResNet-18 step.
     """
     return x
 
 
 @jax.custom_vjp
-def _store_gradient(x: jax.Array) -> jax.Array:
-    """Returns x, the gradient of which training on a CPU computes once."""
+def _materialize_gradient(x: jax.Array) -> jax.Array:
+    """Returns x, whose gradient is materialized when training on a CPU."""
     return x
 
 
-def _computed_once(x):
+def _materialized_on_cpu(x):
     if jax.default_backend() != "cpu":
         return x
-    # XLA repeats no divisions; this one's result is x, bit for bit.
+    # XLA never duplicates a division; dividing by 1 (inf and NaN by 2) is exact.
     return x / jnp.where(x < jnp.inf, x.dtype.type(1), x.dtype.type(2))
 
 
-_store.defvjp(lambda x: (_computed_once(x), None), lambda _, dx: (dx,))
-_store_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_computed_once(dx),))
+_materialize.defvjp(lambda x: (_materialized_on_cpu(x), None), lambda _, dx: (dx,))
+_materialize_gradient.defvjp(lambda x: (x, None), lambda _, dx: (_materialized_on_cpu(dx),))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -189,7 +188,7 @@ def _batch_norm(
     """Returns x [..., C] normalized over all axes but the last, its mean and biased variance [C].
 
     The gradient is written out because JAX's own reads the activations more often (a ResNet-18
-    step on a CPU takes 5 % longer). It is that of the first result: the other two feed running
+    step on a CPU takes 5% longer). It is that of the first result: the other two feed running
     averages only.
     """
     return _batch_norm_forward(x, scale, bias, epsilon)[0]

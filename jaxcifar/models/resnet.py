@@ -1,4 +1,7 @@
-"""ResNets with torchvision's geometry, names and initialization, and the study's stem and head."""
+"""ResNets with torchvision's architecture, names and initialization, and the study's stem and head.
+
+Their config keys are declared in models/__init__.py.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +12,14 @@ from jaxcifar.models import layers
 
 class ResNet(nnx.Module):
     """Deep residual network (He et al., arXiv:1512.03385), as torchvision's `ResNet`: in a block
-    that halves the resolution the 3×3 convolution has the stride ("v1.5").
+    that halves the resolution the stride is on the 3×3 convolution ("v1.5").
 
-    Attributes have torchvision's names, so that paths to parameters are the keys of its state
-    dict. `stem` 'imagenet' is torchvision's (7×7 with stride 2, max-pool); 'cifar' is what the
-    study puts in its place (3×3, no pool). `head` 'linear' is one layer; 'mlp' is, for every size
-    in `head_hidden`, BatchNorm, ReLU (from the second on), Dropout and a linear layer, and then
-    the same once more to the logits. A stem or a head that replaces torchvision's is initialized
-    as PyTorch's layers are.
+    Attributes have torchvision's names: a parameter's path is its key in torchvision's state dict
+    but for the last component. `stem` 'imagenet' is torchvision's (7×7 with stride 2, max-pool);
+    'cifar' is the study's replacement (3×3, no pool). `head` 'linear' is one layer; 'mlp' is, for
+    every size in `head_hidden`, BatchNorm, ReLU (from the second on), Dropout and a linear layer,
+    and then the same once more to the logits. A stem or a head that replaces torchvision's has
+    PyTorch's default initialization.
     """
 
     def __init__(
@@ -74,7 +77,7 @@ class ResNet(nnx.Module):
 
 
 class BasicBlock(nnx.Module):
-    """Two 3×3 convolutions beside a shortcut: ResNet-18 and -34."""
+    """Two 3×3 convolutions with a shortcut: ResNet-18 and -34."""
 
     expansion = 1
 
@@ -96,7 +99,9 @@ class BasicBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """A 3×3 convolution between two 1×1, the last with 4 times the channels: ResNet-50."""
+    """A 3×3 convolution between two 1×1, the last with 4 times the channels, with a shortcut:
+    ResNet-50.
+    """
 
     expansion = 4
 
@@ -123,7 +128,7 @@ class Bottleneck(nnx.Module):
 def _downsample(
     in_features: int, features: int, stride: int, rngs: nnx.Rngs, dtype: jnp.dtype
 ) -> nnx.List:
-    """Returns the layers of a shortcut: none where it can be the identity."""
+    """Returns the layers of a shortcut: none if it can be the identity."""
     if stride == 1 and in_features == features:
         return nnx.List()
     conv = layers.kaiming_conv(in_features, features, 1, stride, rngs=rngs, dtype=dtype)

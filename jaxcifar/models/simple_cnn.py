@@ -1,4 +1,4 @@
-"""SimpleCNN, the study's first network."""
+"""SimpleCNN, the study's first network. Its config keys are declared in models/__init__.py."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ from jaxcifar.models import layers
 
 class SimpleCNN(nnx.Module):
     """Three 3×3 convolutions, each with ReLU and 2×2 max-pooling, then two linear layers with
-    dropout between them; `width`, 2 and 4 times `width` channels, 16 times `width` hidden units.
+    dropout between them. The convolutions have `width`, 2 * `width` and 4 * `width` channels, the
+    first linear layer 16 * `width` units.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Wide residual networks for 32×32 images."""
+"""Wide residual networks for 32×32 images. Their config keys are declared in models/__init__.py."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxcifar.models import layers
 
 
 class WideResNet(nnx.Module):
-    """Wide residual network (Zagoruyko & Komodakis 2016, arXiv:1605.07146), pre-activated.
+    """Wide residual network (Zagoruyko & Komodakis 2016, arXiv:1605.07146), pre-activation.
 
     A 3×3 convolution, three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times
     `widen_factor` channels, each group but the first halving the resolution, then BatchNorm, ReLU,
@@ -49,9 +49,8 @@ class WideResNet(nnx.Module):
 
 
 class WideBlock(nnx.Module):
-    """Two times BatchNorm, ReLU and a 3×3 convolution, with dropout between, beside a shortcut.
-
-    Where the shapes differ the shortcut is a 1×1 convolution of the activated input.
+    """BatchNorm, ReLU, 3×3 convolution, twice, with dropout before the second convolution, and a
+    shortcut. If the shapes differ, the shortcut is a 1×1 convolution of the activated input.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 python tests/golden/make_augment.py     needs torch and torchvision 0.28
 
-A case is (form, image set, arguments), in this library's units: fills, erased values and
+A case is (operation, image set, arguments), in this library's units: fills, erased values and
 solarize's threshold in [0, 1], shears of shear_x and shear_y as factors.
 """
 
@@ -66,12 +66,12 @@ CASES = {
 
 
 def make_images() -> dict[str, np.ndarray]:
-    """Returns uint8 [N, H, W, 3] by set: smooth colours under a noisy red, and few or single
+    """Returns uint8 [N, H, W, 3] by set: smooth colors under a noisy red, and few or single
     levels.
     """
     rng = np.random.default_rng(0)
 
-    def colours(height: int, width: int) -> np.ndarray:
+    def colors(height: int, width: int) -> np.ndarray:
         coarse = torch.from_numpy(rng.uniform(0, 255, (1, 3, 5, 5)))
         fine = torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic")[0]
         image = fine.clamp(0, 255).byte().permute(1, 2, 0).numpy()
@@ -83,13 +83,13 @@ def make_images() -> dict[str, np.ndarray]:
     special[:, 16:, 1] = 200  # two levels
     special[..., 2] = rng.choice([3, 90, 91, 255], (32, 32), p=[0.9, 0.05, 0.04, 0.01])
     return {
-        "square": np.stack([colours(32, 32), special]),
-        "oblong": np.stack([colours(20, 28)]),
+        "square": np.stack([colors(32, 32), special]),
+        "oblong": np.stack([colors(20, 28)]),
     }
 
 
 def reference(name: str, images: torch.Tensor, arguments: tuple) -> torch.Tensor:
-    """Returns what torchvision makes of images uint8 [N, 3, H, W]."""
+    """Returns torchvision's output for images uint8 [N, 3, H, W]."""
 
     def filled(values: tuple, place: int) -> list:
         values = [list(value) if isinstance(value, tuple) else value for value in values]
@@ -114,10 +114,8 @@ def reference(name: str, images: torch.Tensor, arguments: tuple) -> torch.Tensor
         return F.affine(images, 0.0, move, 1.0, [0.0, 0.0])
     if name == "erase":
         *box, value = arguments
-        colour = torch.from_numpy(
-            np.broadcast_to(255 * np.array(value), 3).round().astype(np.uint8)
-        )
-        return F.erase(images, *box, colour[:, None, None])
+        color = torch.from_numpy(np.broadcast_to(255 * np.array(value), 3).round().astype(np.uint8))
+        return F.erase(images, *box, color[:, None, None])
     if name == "solarize":
         return F.solarize(images, 255 * arguments[0])
     if name == "hflip":
@@ -128,30 +126,30 @@ def reference(name: str, images: torch.Tensor, arguments: tuple) -> torch.Tensor
 
 
 def make_policies(images: torch.Tensor) -> tuple[dict, torch.Tensor]:
-    """Returns the policies' tables, and what every operation does at one magnitude and its
-    negative: [operations, N, 3, H, W].
+    """Returns the policies' tables, and every operation's output at one magnitude and its negative:
+    [operations, N, 3, H, W].
     """
     spaces = {
         "standard": (transforms.AutoAugment._AUGMENTATION_SPACE, (10, 31)),
         "wide": (transforms.TrivialAugmentWide._AUGMENTATION_SPACE, (31,)),
         "augmix": (transforms.AugMix._AUGMENTATION_SPACE, (10,)),
     }
-    found = {}
+    tables = {}
     for space, (operations, all_bins) in spaces.items():
         for bins in all_bins:
-            found[f"magnitudes {space} {bins}"] = [
+            tables[f"magnitudes {space} {bins}"] = [
                 [name, signed, [] if levels is None else [float(level) for level in levels]]
                 for name, (make, signed) in operations.items()
                 for levels in [make(bins, 20, 28)]
             ]
-    found["operations"] = {
+    tables["operations"] = {
         "wide": [*transforms.RandAugment._AUGMENTATION_SPACE],
         "augmix": [*transforms.AugMix._AUGMENTATION_SPACE],
     }
-    assert found["operations"]["wide"] == [*transforms.TrivialAugmentWide._AUGMENTATION_SPACE]
+    assert tables["operations"]["wide"] == [*transforms.TrivialAugmentWide._AUGMENTATION_SPACE]
     policies = transforms.AutoAugmentPolicy
     for policy in (policies.CIFAR10, policies.SVHN, policies.IMAGENET):
-        found[f"policy {policy.value}"] = transforms.AutoAugment(policy)._policies
+        tables[f"policy {policy.value}"] = transforms.AutoAugment(policy)._policies
     rand, mixing = transforms.RandAugment(), transforms.AugMix()
     applied, outputs = [], []
     for name, (make, signed) in transforms.AutoAugment._AUGMENTATION_SPACE.items():
@@ -165,8 +163,8 @@ def make_policies(images: torch.Tensor) -> tuple[dict, torch.Tensor]:
                         images, name, level, method.interpolation, {torch.Tensor: None}
                     )
                 )
-    found["applied"] = applied
-    return found, torch.stack(outputs)
+    tables["applied"] = applied
+    return tables, torch.stack(outputs)
 
 
 def main() -> None:

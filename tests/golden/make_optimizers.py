@@ -35,7 +35,7 @@ CASES = [
 
 
 def recorded() -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
-    """Returns initial parameters and 200 gradients of each, float32, always the same."""
+    """Returns initial parameters and 200 gradients of each, float32, from a fixed seed."""
     rng = np.random.default_rng(5)
     params = {
         name: (0.1 * rng.normal(size=shape)).astype(np.float32) for name, shape in SHAPES.items()
@@ -55,7 +55,7 @@ def recorded() -> tuple[dict[str, np.ndarray], list[dict[str, np.ndarray]]]:
 def torch_params(
     name: str, arguments: dict, clip_norm: float, one_cycle: bool, dtype: str
 ) -> dict[str, np.ndarray]:
-    """Returns PyTorch's parameters after the recorded gradients, computed in that dtype."""
+    """Returns PyTorch's parameters after the recorded gradients, computed in `dtype`."""
     import torch
 
     start, grads = recorded()
@@ -75,7 +75,7 @@ def torch_params(
 
 
 def main() -> None:
-    """Writes the file beside this one."""
+    """Writes the file next to this one."""
     arrays = {
         f"{dtype}_{i}_{key}": value
         for dtype in ("float32", "float64")

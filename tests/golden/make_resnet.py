@@ -1,12 +1,12 @@
-"""Writes resnet.npz: what torchvision's ResNets put out for weights that NumPy draws.
+"""Writes resnet.npz: the outputs of torchvision's ResNets for weights that NumPy draws.
 
 python tests/golden/make_resnet.py        needs torch and torchvision
 
 The weights are drawn in the order of their sorted names, so the file holds outputs only. They
-are computed in float64: all that a comparison shows is the rounding of the network compared.
-For every case there are logits in evaluation mode, of each stage the norm, the largest value and
-a slice, and the running statistics after 5 batches in training mode. The tests build
-the same networks with `build`, at any width, to compare live.
+are computed in float64, so a comparison shows only the rounding of the network compared. Every case
+has logits in evaluation mode, for each stage the norm, the largest value and a slice, and the
+running statistics after 5 batches in training mode. The tests build the same networks with `build`,
+at any width, to compare live.
 """
 
 import pathlib
@@ -34,8 +34,8 @@ CASES = tuple(
 
 
 def draw_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np.ndarray]:
-    """Returns a state dict, float32, of the shapes given by name; statistics differ from fresh
-    ones, and activations keep about their size from layer to layer.
+    """Returns a float32 state dict of the named shapes; statistics differ from fresh ones, and
+    activations keep about their size from layer to layer.
     """
     rng = np.random.default_rng(seed)
     drawn = {}
@@ -52,8 +52,8 @@ def draw_weights(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str,
 
 
 def images(stem: str, batch: int = 0, size: int = 2) -> np.ndarray:
-    """Returns images [size, 3, H, H], float32; 'imagenet' takes them larger, to have pixels left
-    in its last stage.
+    """Returns images [size, 3, H, H], float32; larger for 'imagenet', so that pixels are left in
+    its last stage.
     """
     side = 64 if stem == "imagenet" else 32
     rng = np.random.default_rng([1, batch])
@@ -67,8 +67,8 @@ def slice_of(activation: np.ndarray) -> np.ndarray:
 
 
 def build(torchvision, name: str, stem: str, head: str, *, width: int = 64, dropout: float = 0.0):
-    """Returns torchvision's network with the study's stem or head in place of its own; its own
-    `_make_layer` builds the stages of any width.
+    """Returns torchvision's network with the study's stem or head; torchvision's `_make_layer`
+    builds the stages at any width.
     """
     from torch import nn
 
@@ -110,27 +110,27 @@ def set_weights(net, weights: dict[str, np.ndarray]) -> None:
 
 
 def shapes_of(net) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a network's tensors by name, its counters left out."""
+    """Returns the shapes of a network's tensors by name, without its counters."""
     return {n: tuple(t.shape) for n, t in net.state_dict().items() if t.ndim or "num_" not in n}
 
 
 def activations(net, x) -> list:
-    """Returns what the stem and each of the four stages put out, [B, C, H, W] each."""
+    """Returns the outputs of the stem and of each of the four stages, [B, C, H, W]."""
     x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-    found = [x]
+    outputs = [x]
     for stage in (net.layer1, net.layer2, net.layer3, net.layer4):
         x = stage(x)
-        found.append(x)
-    return found
+        outputs.append(x)
+    return outputs
 
 
 def statistics(state: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns a row for every running statistic in a state dict, in the order of their names: 8
-    of its values, its norm, its largest value.
+    """Returns a row for every running statistic in a state dict, sorted by name: 8 of its values,
+    its norm, its largest value.
     """
-    found = [np.asarray(state[name], np.float64) for name in sorted(state) if "running" in name]
+    tensors = [np.asarray(state[name], np.float64) for name in sorted(state) if "running" in name]
     return np.array(
-        [[*v[:: len(v) // 8][:8], np.linalg.norm(v), abs(v).max()] for v in found], np.float64
+        [[*v[:: len(v) // 8][:8], np.linalg.norm(v), abs(v).max()] for v in tensors], np.float64
     )
 
 
@@ -141,7 +141,7 @@ def main() -> None:
     from torch_reference import torchvision
 
     torch.set_grad_enabled(False)
-    found = {}
+    arrays = {}
     for case in CASES:
         net = build(torchvision(), *case)
         weights = draw_weights(shapes_of(net))
@@ -149,18 +149,18 @@ def main() -> None:
         net.double().eval()
         x = torch.from_numpy(images(case[1])).double()
         key = "-".join(case)
-        found[f"{key}-drawn"] = np.array([w.sum(dtype=np.float64) for w in weights.values()]).sum()
-        found[f"{key}-logits"] = net(x).numpy()
-        for number, stage in enumerate(activations(net, x)):
+        arrays[f"{key}-drawn"] = np.array([w.sum(dtype=np.float64) for w in weights.values()]).sum()
+        arrays[f"{key}-logits"] = net(x).numpy()
+        for index, stage in enumerate(activations(net, x)):
             stage = stage.numpy()
-            found[f"{key}-stage{number}"] = slice_of(stage).astype(np.float32)
-            found[f"{key}-size{number}"] = np.array([np.linalg.norm(stage), abs(stage).max()])
+            arrays[f"{key}-stage{index}"] = slice_of(stage).astype(np.float32)
+            arrays[f"{key}-size{index}"] = np.array([np.linalg.norm(stage), abs(stage).max()])
         net.train()
         for batch in range(1, 6):
             net(torch.from_numpy(images(case[1], batch, size=8)).double())
         state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
-        found[f"{key}-statistics"] = statistics(state)
-    np.savez_compressed(PATH, **found)
+        arrays[f"{key}-statistics"] = statistics(state)
+    np.savez_compressed(PATH, **arrays)
     print(f"{PATH.name}: {PATH.stat().st_size:,} bytes")
 
 

@@ -1,9 +1,9 @@
-"""Writes schedules.npz: PyTorch's learning rate and momentum at every step of some whole runs.
+"""Writes schedules.npz: PyTorch's learning rate and momentum at every step of full runs.
 
 python tests/golden/make_schedules.py
 
-`cases` holds each case as JSON: the schedule's class, the arguments it was made with, the steps and
-the warm-up; `values_<i>` is the i-th case's float32 [steps + 1, 2]: the learning rate and the
+`cases` holds each case as JSON: the schedule's class, its arguments, the steps and the
+warm-up; `values_<i>` is the i-th case's float32 [steps + 1, 2]: the learning rate and the
 momentum that the optimizer has after 0, 1, ... `steps` calls of `scheduler.step()`.
 """
 
@@ -72,24 +72,24 @@ def values(name: str, lr: float, arguments: dict, steps: int, warmup: int) -> np
     if warmup:
         linear = torch.optim.lr_scheduler.LinearLR(optimizer, total_iters=warmup)
         scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [linear, scheduler], [warmup])
-    group, found = optimizer.param_groups[0], []
-    with warnings.catch_warnings(action="ignore"):  # that optimizer.step() is not called first
+    group, rows = optimizer.param_groups[0], []
+    with warnings.catch_warnings(action="ignore"):  # optimizer.step() is not called first
         for step in range(steps + 1):
             if step:
                 scheduler.step()
-            found.append((group["lr"], group["momentum"]))
-    return np.array(found)
+            rows.append((group["lr"], group["momentum"]))
+    return np.array(rows)
 
 
 def plateau(arguments: dict, lr: float, metrics: list[float]) -> list[float]:
     """Returns ReduceLROnPlateau's learning rate after each of the metrics."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **arguments)
-    found = []
+    lrs = []
     for metric in metrics:
         scheduler.step(metric)
-        found.append(optimizer.param_groups[0]["lr"])
-    return found
+        lrs.append(optimizer.param_groups[0]["lr"])
+    return lrs
 
 
 PLATEAU_CASES = [
@@ -105,10 +105,10 @@ PLATEAU_CASES = [
 
 
 def main() -> None:
-    """Writes the file beside this one."""
+    """Writes the file next to this one."""
     arrays = {f"values_{i}": values(*case).astype(np.float32) for i, case in enumerate(CASES)}
     metrics = np.random.default_rng(0).uniform(0.5, 2.0, 60) * np.linspace(1.5, 0.8, 60)
-    metrics[20:24] = -0.3  # PyTorch's relative threshold turns round below zero
+    metrics[20:24] = -0.3  # PyTorch's relative threshold reverses below zero
     lrs = [plateau(case, 0.1, metrics.tolist()) for case in PLATEAU_CASES]
     np.savez_compressed(
         pathlib.Path(__file__).with_name("schedules.npz"),

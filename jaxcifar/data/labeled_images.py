@@ -1,4 +1,4 @@
-"""What every data set is loaded as: arrays of images and labels, and the classes' names."""
+"""`Dataset`, what every dataset is loaded as: arrays of images and labels, and the class names."""
 
 import dataclasses
 import hashlib
@@ -10,7 +10,7 @@ import numpy as np
 class Dataset:
     """Labeled images: `images` uint8 [N, H, W, 3], `labels` int32 [N], one name per class.
 
-    Where classes are grouped (CIFAR-100), `superclass_names` names the groups and `superclasses`,
+    If classes are grouped (CIFAR-100), `superclass_names` names the groups and `superclasses`,
     int32 [number of classes], maps a class to its group.
     """
 
