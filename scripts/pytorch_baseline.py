@@ -11,6 +11,7 @@ GPU: channels_last, bfloat16 autocast, torch.compile, fused optimizers.
 import argparse
 import json
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -299,14 +300,20 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="DataLoader workers")
     parser.add_argument("--limit", type=int, default=0, help="number of training images (0: all)")
     args = parser.parse_args()
-    summary = train(
-        args.part,
-        load_data(args.data),
-        epochs=args.epochs,
-        seed=args.seed,
-        workers=args.workers,
-        limit=args.limit,
-    )
+    try:
+        summary = train(
+            args.part,
+            load_data(args.data),
+            epochs=args.epochs,
+            seed=args.seed,
+            workers=args.workers,
+            limit=args.limit,
+        )
+    except ImportError as error:
+        print(
+            f"error: part {args.part} needs {error.name}: pip install {error.name}", file=sys.stderr
+        )
+        sys.exit(2)
     print(f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}")
 
 

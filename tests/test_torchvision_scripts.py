@@ -86,9 +86,9 @@ def test_load_model_by_step_and_invalid_steps_raise(run, tmp_path):
     last, _ = checkpoint.load_model(run.directory, "last")
     by_step, _ = checkpoint.load_model(run.directory, 60)
     assert_same(weights.to_torchvision(last), weights.to_torchvision(by_step))
-    with pytest.raises(ConfigError, match=r"no checkpoint 7; .* the steps \[.*60\]"):
+    with pytest.raises(ConfigError, match=r"no checkpoint 7; .*steps \[.*60\]"):
         checkpoint.load_model(run.directory, 7)
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="is not a run directory"):
         checkpoint.load_model(tmp_path)
 
 
@@ -142,7 +142,11 @@ def test_offline_error_explains_the_manual_port(tmp_path):
         ("port_torchvision", ["--outptu=x"], "outptu"),
         ("export_torchvision", ["--output=x.safetensors"], "--workdir is missing"),
         ("export_torchvision", ["--workdir=x", "--output=x.pth"], "*.safetensors"),
-        ("export_torchvision", ["--workdir=nosuch", "--output=x.safetensors"], "holds no run"),
+        (
+            "export_torchvision",
+            ["--workdir=nosuch", "--output=x.safetensors"],
+            "is not a run directory",
+        ),
     ],
 )
 def test_invalid_commands_exit_with_2_and_one_line(script, flags, message):

@@ -129,6 +129,16 @@ def test_extending_a_finished_run_reports_the_learning_rate_change(small_config,
     assert [r["lr"] for r in records(tmp_path / "run")] == [0.0, 0.0]
 
 
+def test_extended_run_that_is_stopped_is_not_finished(small_config, tmp_path, monkeypatch):
+    small_config.num_epochs = 1
+    train.train_and_evaluate(small_config, tmp_path / "run")
+    small_config.num_epochs = 2
+    stop_after(monkeypatch, 3)
+    with pytest.raises(SystemExit):
+        train.train_and_evaluate(small_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()
+
+
 def test_early_stopped_run_is_finished(small_config, tmp_path, capsys):
     small_config.optimizer.lr = 1e-12  # nothing is learned: the first epoch stays the best
     small_config.num_epochs = 20
