@@ -46,7 +46,10 @@ def default() -> ConfigDict:
             if group not in node:
                 node[group] = ConfigDict()
             node = node[group]
-        node[leaf] = config_dict.FieldReference(key.default, field_type=key.type)
+        if key.default is None or key.type is object:  # a plain value would fix the type
+            node[leaf] = config_dict.FieldReference(key.default, field_type=key.type)
+        else:
+            node[leaf] = key.default
     return config.lock()
 
 

@@ -121,7 +121,7 @@ _CONFIG_KEYS = {
     ),
     "wandb.project": Parameter(str, "jaxcifar", "Weights & Biases project"),
     "wandb.histogram_every": Parameter(
-        NonNegativeInt, 0, "epochs between gradient histograms by layer (0: none)"
+        NonNegativeInt, 0, "epochs between gradient histograms per parameter (0: none)"
     ),
     "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),
     "parallel.cpu_devices": Parameter(
@@ -243,13 +243,12 @@ def _group_keys(group: str) -> dict[str, Key]:
             for owner, entry in registry.items()
             if parameter in entry.parameters
         }
-        meanings = [p.meaning for p in declarations.values() if p.meaning]
-        for (
-            owner,
-            declared,
-        ) in declarations.items():  # they share one description, as Adam's and AdamW's
-            if not declared.meaning and meanings:
-                declarations[owner] = dataclasses.replace(declared, meaning=meanings[0])
+        # Functions may share one description, as AdamW does with Adam.
+        meaning = next((p.meaning for p in declarations.values() if p.meaning), "")
+        declarations = {
+            owner: p if p.meaning else dataclasses.replace(p, meaning=meaning)
+            for owner, p in declarations.items()
+        }
         shared = None if GROUPS[group].unset_by_default else _shared_default(declarations)
         keys[f"{group}.{parameter}"] = Key(shared, declarations)
     return keys
