@@ -72,7 +72,8 @@ class Program:
             ConfigError: `model.pretrained` cannot be loaded, or belongs to another network.
         """
         arrays = pretrained.load(self.config, self.num_classes)
-        init = jax.jit(self._init, out_shardings=self._replicated)
+        options = parallel.compiler_options(self.mesh, run_once=True)
+        init = jax.jit(self._init, out_shardings=self._replicated, compiler_options=options)
         return init(self._stream(Stream.INIT), arrays)
 
     def abstract_state(self) -> TrainState:
