@@ -1,114 +1,149 @@
-"""Orbax checkpoints of a run: `last` holds all of its state, `best` the model that scored best.
-`load_model` loads a network from either.
+"""Checkpoints of a run: `last` holds all of its state, `best` the model that scored best.
 
-checkpoints/last/<step>/{state,progress}     the last few, for resuming
-checkpoints/best/<step>/{state,progress}     one, for scoring and use
+They are written in the background; `checkpoint_files` says where they are and which are intact.
+`load_model` loads a network from either.
 """
 
-import dataclasses
 import os
 import pathlib
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
 
+from jaxcifar import array_files, checkpoint_files, errors, manifest, models
 from jaxcifar import config as config_lib
-from jaxcifar import models
+from jaxcifar.background import BackgroundWriter
 from jaxcifar.models import functional
 from jaxcifar.progress import Progress
-from jaxcifar.run import read_config
-from jaxcifar.spec import ConfigError, first_line
+from jaxcifar.spec import ConfigError
+from jaxcifar.step import TrainState
 
 State = TypeVar("State")
 
 
 class Checkpoints:
-    """The checkpoints in one directory. Saving to `last` goes on in the background."""
+    """The checkpoints of a run, for its owner: saves in the background, restores, cleans up."""
 
-    def __init__(self, directory: pathlib.Path, keep: int):
-        self._managers = {
-            which: ocp.CheckpointManager(
-                directory.absolute() / which,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=count, cleanup_tmp_directories=True
-                ),
-            )
-            for which, count in (("last", keep), ("best", 1))
-        }
-
-    def save_last(self, step: int, state: Any, progress: Progress) -> None:
-        """Saves all of a run's state, a pytree of arrays, and its progress."""
-        self._save("last", step, state, progress)
-
-    def save_best(self, step: int, model_state: Any, progress: Progress) -> None:
-        """Saves the best model so far and returns when it is on disk, so that a `last` saved
-        after it never refers to a missing best.
-        """
-        self._save("best", step, model_state, progress)
-        self._managers["best"].wait_until_finished()
-
-    def restore_last(self, template: State) -> tuple[State, Progress] | None:
-        """Returns the newest state that can be read, or None if none was saved.
+    def __init__(self, directory: pathlib.Path, keep: int, check_owner: Callable[[], None]):
+        """Deletes what interrupted saves left behind.
 
         Args:
-            template: arrays or `jax.ShapeDtypeStruct`s with the shapes and shardings to restore to.
+            directory: the run's `checkpoints`.
+            keep: how many `last` to keep.
+            check_owner: raises if the directory is not ours any more; called before every save.
+        """
+        self._directory, self._keep, self._check_owner = directory, keep, check_owner
+        self._writer = BackgroundWriter()
+        self._best: tuple[int, dict[str, functional.Arrays]] | None = None  # its step and model
+        self._best_on_disk: int | None = None
+        checkpoint_files.remove_partial(directory)
+
+    def save(self, step: int, state: TrainState, progress: Progress) -> None:
+        """Schedules saving a state as `last`, after the best model if that is not saved yet.
+        Training must not donate the state. Where the disk is slow, only the newest state is saved.
 
         Raises:
-            ConfigError: states were saved, and none can be read.
+            BaseException: what an earlier save raised.
         """
-        steps = sorted(self._managers["last"].all_steps(), reverse=True)
-        for step in steps:
-            try:
-                return self._restore("last", step, template)
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                print(
-                    f"The checkpoint of step {step} cannot be read ({first_line(error)}); trying "
-                    "an older one."
-                )
-        if steps:
-            raise ConfigError(
-                "no `last` checkpoint of the run can be read; restore them from a backup",
-                command_hint="--fresh moves the run aside and starts over",
-            )
-        return None
+        text, best = progress.to_json(), self._best
 
-    def restore_best(self, template: State) -> tuple[State, Progress]:
-        """Returns the best model's state, and the progress when it was saved.
+        def write() -> None:
+            if best and best[0] != self._best_on_disk:  # before the `last` that refers to it
+                self._write("best", *best, text)
+                self._best_on_disk = best[0]
+            self._write("last", step, state, text)
+            self._remove_old()
+
+        self._writer.submit(write)
+
+    def keep_best(self, step: int, model: dict[str, functional.Arrays]) -> None:
+        """Keeps the best model so far in memory, to be saved with the next state."""
+        self._best = step, model
+
+    def restore_last(self, path: pathlib.Path, template: State, progress: Progress) -> State:
+        """Returns the state in a `last` checkpoint, after making sure that the best one that its
+        progress refers to is there: it is restored from `last` if that is the same step.
 
         Args:
-            template: as `restore_last`'s.
+            path: the checkpoint, intact.
+            template: `jax.ShapeDtypeStruct`s with the shapes and shardings to restore to.
+            progress: the checkpoint's.
+
+        Raises:
+            ConfigError: it cannot be read, or the best is missing or damaged.
         """
-        return self._restore("best", self._managers["best"].latest_step(), template)
+        state = _restore(path, template)
+        if progress.best:
+            best = self._directory / "best" / str(progress.best["step"])
+            condition = manifest.check(best)
+            if condition != "intact":
+                what = "damaged" if condition == "damaged" else "missing or incomplete"
+                if path.name != best.name:
+                    raise ConfigError(
+                        f"the run's best checkpoint {str(best)!r} is {what}; restore it from a "
+                        "backup",
+                        command_hint="--fresh moves the run aside and starts over",
+                    )
+                print(f"the checkpoint {best} is {what}: it is restored from {path}")
+                if condition == "damaged":
+                    checkpoint_files.move_aside(best)
+                self._write("best", progress.best["step"], state.model, progress.to_json())
+        self._remove_old()
+        return state
 
-    def close(self) -> None:
-        """Waits until everything is on disk."""
-        for manager in self._managers.values():
-            manager.close()
+    def best_model(self, template: TrainState, progress: Progress) -> dict[str, functional.Arrays]:
+        """Returns the best model, from memory or else from disk.
 
-    def _save(self, which: str, step: int, state: Any, progress: Progress) -> None:
-        manager = self._managers[which]
-        if step in manager.all_steps():
-            manager.delete(step)  # saved before the run was resumed
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state),
-                progress=ocp.args.JsonSave(dataclasses.asdict(progress)),
-            ),
-        )
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        step = progress.best["step"]
+        if self._best and self._best[0] == step:
+            return self._best[1]
+        return _restore(self._directory / "best" / str(step), template.model)
 
-    def _restore(self, which: str, step: int, template: State) -> tuple[State, Progress]:
-        restored = self._managers[which].restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(template), progress=ocp.args.JsonRestore()
-            ),
-        )
-        return restored.state, Progress(**restored.progress)
+    def wait(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+            BaseException: what a save raised.
+        """
+        self._writer.wait()
+
+    def _write(self, which: str, step: int, state: State, progress: str) -> None:
+        self._check_owner()
+        directory = self._directory / which
+        directory.mkdir(parents=True, exist_ok=True)
+        partial = directory / f"{step}.partial"
+        checkpoint_files.remove(partial)
+        partial.mkdir()
+        try:
+            arrays = {name: np.asarray(leaf) for name, leaf in functional.flatten(state).items()}
+            array_files.write(partial / "state", arrays)
+            (partial / "progress.json").write_text(progress, encoding="utf-8")
+            checkpoint_files.commit(partial, directory / str(step))
+        finally:
+            checkpoint_files.remove(partial)  # of a save that failed
+
+    def _remove_old(self) -> None:
+        """Deletes all but the newest few `last`, and every best that is neither the current one nor
+        referred to by those.
+        """
+        last, best = self._directory / "last", self._directory / "best"
+        paths = [last / str(step) for step in checkpoint_files.steps(last)]
+        complete = [path for path in paths if manifest.path_for(path).exists()]
+        for path in complete[self._keep :]:
+            checkpoint_files.remove(path)
+        kept = [checkpoint_files.read_progress(path) for path in complete[: self._keep]]
+        needed = {progress.best["step"] for progress in kept if progress.best}
+        needed.add(self._best_on_disk)
+        for step in checkpoint_files.steps(best):
+            if step not in needed:
+                checkpoint_files.remove(best / str(step))
 
 
 def load_model(
@@ -119,7 +154,8 @@ def load_model(
     """Returns a run's model, ready to score images (in evaluation mode), and its config.
 
     It needs neither the run's data nor its devices, and may be called while it is running.
-    Nothing in the work directory is executed.
+    Nothing in the work directory is executed. The model's `class_names` are the classes in the
+    order of the logits.
 
     Args:
         workdir: the run's work directory.
@@ -132,33 +168,62 @@ def load_model(
     """
     if config_file:
         config_lib.load(config_file)
-    workdir = pathlib.Path(workdir)
-    config = read_config(workdir)
+    checkpoints = pathlib.Path(workdir) / "checkpoints"
+    if not checkpoints.is_dir():
+        raise ConfigError(f"{str(workdir)!r} is not the work directory of a run with a checkpoint")
+    while True:
+        path = _find(checkpoints, which)
+        try:
+            progress = checkpoint_files.read_progress(path)
+            leaves = _read_model(path)
+            break
+        except ConfigError:
+            if manifest.check(path) == "intact":  # else the run has gone on and removed it
+                raise
+    config = config_lib.from_dict(progress.config)
     _check_registered(config, config_file)
-    path = _find(workdir / "checkpoints", which)
-    try:
-        tree = read_arrays(path / "state", ("params", "stats"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"the checkpoint {str(path)!r} cannot be read ({first_line(error)})"
-        ) from error
-    leaves = {n: leaf for part in tree.values() for n, leaf in functional.flatten(part).items()}
-
-    def create(num_classes: int) -> nnx.Module:
-        return models.from_config(config, num_classes=num_classes, rngs=nnx.Rngs(0))
-
-    # The config does not hold the number of classes: it is the length of the bias that has another
-    # length in a network of one class.
-    _, params, _ = functional.split(nnx.eval_shape(lambda: create(1)))
-    num_classes = 1
-    for name, leaf in functional.flatten(params).items():
-        if leaf.ndim == 1 and name in leaves and leaf.shape != leaves[name].shape:
-            (num_classes,) = leaves[name].shape
-    model = nnx.eval_shape(lambda: create(num_classes))
+    num_classes = len(progress.class_names)
+    model = nnx.eval_shape(
+        lambda: models.from_config(config, num_classes=num_classes, rngs=nnx.Rngs(0))
+    )
     _check_fits(model, leaves, config, path)
     nnx.update(model, functional.insert(leaves, nnx.to_pure_dict(nnx.state(model))))
     model.eval()
+    model.class_names = tuple(progress.class_names)
     return model, config
+
+
+def _restore(path: pathlib.Path, template: State) -> State:
+    """Returns a checkpoint's arrays in the structure of a template, and with its shardings."""
+    arrays = _read_arrays(path)
+    expected = functional.flatten(template)
+    shapes, expected_shapes = (
+        {name: (tuple(leaf.shape), leaf.dtype) for name, leaf in leaves.items()}
+        for leaves in (arrays, expected)
+    )
+    if shapes != expected_shapes:
+        names = sorted({name for name, _ in shapes.items() ^ expected_shapes.items()})
+        raise ConfigError(
+            f"the checkpoint {str(path)!r} does not fit this run, in "
+            f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; the code that defines the "
+            "model or the optimizer may have changed"
+        )
+    leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in expected.items()]
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _read_model(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """Returns the parameters (averaged ones, where there are) and statistics by name."""
+    parts: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in _read_arrays(path).items():
+        part, _, name_in_model = name.partition(".")
+        parts.setdefault(part, {})[name_in_model] = array
+    return parts.get("ema", parts.get("params", {})) | parts.get("stats", {})
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with errors.reading(f"the checkpoint {str(path)!r}"):
+        return array_files.read(path / "state")
 
 
 def _check_registered(config: ConfigDict, config_file: str | None) -> None:
@@ -198,31 +263,21 @@ def _check_fits(
         )
 
 
-def read_arrays(directory: pathlib.Path, parts: tuple[str, ...] = ()) -> functional.Arrays:
-    """Returns the tree of a checkpoint's item, or some of its parts, as NumPy arrays, whatever
-    devices saved it. Indices in its paths become strings.
-    """
-    handler = ocp.PyTreeCheckpointHandler()
-    directory = directory.absolute()
-    saved = dict(handler.metadata(directory).tree)
-    saved = {part: saved[part] for part in parts or saved}
-    as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved)
-    args = ocp.args.PyTreeRestore(saved, as_numpy, partial_restore=True)
-    return handler.restore(directory, args=args)
-
-
 def _find(checkpoints: pathlib.Path, which: str | int) -> pathlib.Path:
     """Returns the directory of the checkpoint that `load_model` is to load."""
-    steps = {
-        kind: sorted(int(p.name) for p in (checkpoints / kind).glob("*") if p.name.isdecimal())
-        for kind in ("best", "last")
-    }
-    if steps.get(which):
-        return checkpoints / which / str(steps[which][-1])
-    for kind in steps:
-        if str(which) in map(str, steps[kind]):
-            return checkpoints / kind / str(which)
-    available = sorted({step for kind in steps for step in steps[kind]})
+    kinds = ("best", "last")
+    if which in kinds:
+        path = checkpoint_files.find_newest(checkpoints / which)
+        if path:
+            return path
+    for kind in kinds:
+        path = checkpoints / kind / str(which)
+        if str(which).isdecimal() and path.is_dir():
+            condition = manifest.check(path)
+            if condition != "intact":
+                raise ConfigError(f"the checkpoint {str(path)!r} is {condition}")
+            return path
+    available = sorted({s for kind in kinds for s in checkpoint_files.steps(checkpoints / kind)})
     raise ConfigError(
         f"{str(checkpoints)!r} has no checkpoint {which!r}; "
         + (f"available: best, last, steps {available}" if available else "there is none yet")

@@ -31,6 +31,7 @@ _FREE_ON_RESUME = (
     "early_stopping.",
     "checkpoint.",
     "wandb.",
+    "tensorboard",
     "eval.",
     "parallel.",
 )
@@ -160,17 +161,18 @@ def validate(config: ConfigDict) -> None:
 
 
 def to_json(config: ConfigDict) -> str:
-    """Returns the config as indented JSON; `from_json` reads it back."""
+    """Returns the config as indented JSON."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
-def from_json(text: str) -> ConfigDict:
-    """Returns the config that `to_json` wrote. Keys that the JSON lacks keep their default, and
-    those that are not known here (a config file's own) are ignored.
+def from_dict(values: dict[str, Any]) -> ConfigDict:
+    """Returns the config of which `values` is the `to_dict()`, possibly read from JSON. Keys that
+    it lacks keep their default, and those that are not known here (a config file's own) are
+    ignored.
     """
     config = default()
     keys = config_keys.all_keys()
-    for name, value in _flatten(ConfigDict(json.loads(text))):
+    for name, value in _flatten(ConfigDict(values)):
         if name in keys:
             _set(config, name, _to_tuples(value))
     return config

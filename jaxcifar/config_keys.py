@@ -81,6 +81,11 @@ _CONFIG_KEYS = {
     "optimizer.clip_norm": Parameter(
         NonNegativeFloat, 0.0, "clip gradients to this global norm, as clip_grad_norm_ (0: off)"
     ),
+    "optimizer.skip_nonfinite": Parameter(
+        NonNegativeInt,
+        0,
+        "skip steps whose loss or gradients are not finite; stop after this many in a row (0: off)",
+    ),
     "schedule.interval": Parameter(
         Literal["step", "epoch"],
         "epoch",
@@ -113,6 +118,12 @@ _CONFIG_KEYS = {
         "decay of the parameters' exponential moving average, which is then scored (0: off)",
     ),
     "checkpoint.every_epochs": Parameter(PositiveInt, 1, "epochs between checkpoints"),
+    "checkpoint.every_steps": Parameter(
+        NonNegativeInt, 0, "steps between further checkpoints, also within an epoch (0: none)"
+    ),
+    "checkpoint.every_seconds": Parameter(
+        NonNegativeFloat, 0.0, "seconds between further checkpoints (0: none)"
+    ),
     "checkpoint.keep": Parameter(PositiveInt, 2, "number of recent checkpoints to keep"),
     "wandb.mode": Parameter(
         Literal["auto", "online", "offline", "disabled"],
@@ -123,6 +134,7 @@ _CONFIG_KEYS = {
     "wandb.histogram_every": Parameter(
         NonNegativeInt, 0, "epochs between gradient histograms per parameter (0: none)"
     ),
+    "tensorboard": Parameter(bool, False, "also log to TensorBoard, in <workdir>/tensorboard"),
     "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),
     "parallel.cpu_devices": Parameter(
         NonNegativeInt, 0, "virtual devices on a CPU (0: one, the fastest measured)"

@@ -21,16 +21,16 @@ _FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory asid
 def main(config: ConfigDict) -> int:
     """Trains and evaluates; returns the exit code."""
     workdir = _WORKDIR.value or f"runs/{pathlib.Path(config.config_file).stem}"
-    run = Run.claim(config, workdir, fresh=_FRESH.value)
-    if run.moved_to:
-        print(f"the old run is now in {run.moved_to}")
-    summary = run.finished_summary()
-    if summary:
-        print("this run is already finished; --fresh starts it over")
-    else:
-        from jaxcifar import train  # lazy: --help and errors should not wait for JAX
+    with Run.claim(config, workdir, fresh=_FRESH.value) as run:
+        if run.moved_to:
+            print(f"the old run is now in {run.moved_to}")
+        summary = run.finished_summary()
+        if summary:
+            print("this run is already finished; --fresh starts it over")
+        else:
+            from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 
-        summary = train.train_run(run)
+            summary = train.train_run(run)
     print(
         f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
         f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)\n"

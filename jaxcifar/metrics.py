@@ -1,7 +1,12 @@
 """Metrics as sums: added up over batches on the device, divided once on the host."""
 
+import math
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
 
 Sums = dict[str, jax.Array]
 
@@ -26,11 +31,15 @@ def batch_sums(losses: jax.Array, logits: jax.Array, targets: jax.Array, weights
     }
 
 
-def add(total: dict[str, float], sums: Sums) -> dict[str, float]:
-    """Returns host float64 totals with a call's sums added; waits for the device."""
-    return {name: total.get(name, 0.0) + float(value) for name, value in sums.items()}
+def add(total: dict[str, float], sums: Mapping[str, ArrayLike]) -> dict[str, float]:
+    """Returns host float64 totals with sums, of one or several batches, added."""
+    return {
+        name: total.get(name, 0.0) + float(np.asarray(value).sum(dtype=np.float64))
+        for name, value in sums.items()
+    }
 
 
 def loss_and_accuracy(total: dict[str, float]) -> tuple[float, float]:
-    """Returns (mean loss, accuracy in percent) from totals."""
-    return total["loss"] / total["count"], 100 * total["correct"] / total["count"]
+    """Returns (mean loss, accuracy in percent) from totals; NaN if no image was counted."""
+    count = total["count"] or math.nan
+    return total["loss"] / count, 100 * total["correct"] / count

@@ -34,7 +34,7 @@ OPTIMIZERS = Registry(
     "optimizer",
     reserved=("lr",),
     required=("lr",),
-    taken=("name", "clip_norm"),
+    taken=("name", "clip_norm", "skip_nonfinite"),
     entry_type=OptimizerEntry,
 )
 optimizer = OPTIMIZERS.register

@@ -12,11 +12,10 @@ import shutil
 from typing import Any
 
 import numpy as np
-import orbax.checkpoint as ocp
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxcifar import cache, checkpoint, state_dict_files, weights
+from jaxcifar import array_files, cache, errors, manifest, state_dict_files, weights
 from jaxcifar.models import functional
 from jaxcifar.spec import ConfigError, first_line
 
@@ -172,11 +171,11 @@ def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = ""
     temporary = directory.absolute().with_name(f"{directory.name}.{os.getpid()}.part")
     try:
         temporary.mkdir(parents=True)
-        with ocp.PyTreeCheckpointer() as checkpointer:
-            checkpointer.save(
-                temporary / "arrays", {name: np.asarray(leaf) for name, leaf in leaves.items()}
-            )
+        array_files.write(
+            temporary / "arrays", {name: np.asarray(leaf) for name, leaf in leaves.items()}
+        )
         (temporary / "port.json").write_text(json.dumps(metadata, indent=2) + "\n")
+        manifest.write(temporary)
         temporary.rename(directory)
     except OSError as error:
         raise ConfigError(
@@ -195,12 +194,13 @@ def load_port(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[str, n
         ConfigError: it is not a ported directory, or is damaged.
     """
     directory = pathlib.Path(directory)
-    try:
-        description = json.loads((directory / "port.json").read_text())["model"]
-        arrays = checkpoint.read_arrays(directory / "arrays")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    condition = manifest.check(directory)
+    if condition == "unfinished":
         raise ConfigError(
-            f"{str(directory)!r} is not a directory created by scripts/port_torchvision.py "
-            f"({first_line(error)})"
-        ) from error
-    return description, arrays
+            f"{str(directory)!r} is not a directory created by scripts/port_torchvision.py"
+        )
+    if condition == "damaged":
+        raise ConfigError(f"the ported weights in {str(directory)!r} are damaged: port them again")
+    with errors.reading(f"the ported weights in {str(directory)!r}", "port them again"):
+        description = json.loads((directory / "port.json").read_text(encoding="utf-8"))["model"]
+        return description, array_files.read(directory / "arrays")

@@ -28,7 +28,7 @@ class CallResult(NamedTuple):
 
     state: TrainState
     step_in_epoch: int  # steps of the epoch done after it
-    sums: metrics.Sums  # over the call's images, still on the device
+    sums: metrics.Sums  # of its steps, each [steps], still on the device
 
 
 class Program:
@@ -61,6 +61,7 @@ class Program:
             compiler_options=parallel.compiler_options(mesh),
             out_shardings=self._replicated,
         )
+        self._snapshot = jax.jit(step_lib.snapshot, out_shardings=self._replicated)
         self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}  # by steps and batch size
         self._evaluate = evaluate.make_evaluate(self.graphdefs, config, mesh)
 
@@ -116,6 +117,13 @@ class Program:
                 self._compiled[steps, batch_size] = lowered.compile()
             state, sums = self._compiled[steps, batch_size](*inputs)
             yield CallResult(state, index + steps, sums)
+
+    def snapshot(self, state: TrainState) -> tuple[TrainState, bool]:
+        """Returns a copy of a state that the next device call does not donate, and whether its
+        parameters and statistics are finite.
+        """
+        copy, is_finite = self._snapshot(state)
+        return copy, bool(is_finite)
 
     def epoch_order(self, epoch: int) -> jax.Array:
         """Returns the order of the training images in an epoch (from 0), int32 [N]."""

@@ -1,29 +1,48 @@
-"""A run's progress and its stopping rules."""
+"""Where a run stands: what it has recorded, which epoch is the best, and when it is finished."""
 
 import dataclasses
+import json
 import math
+import time
 from typing import Any
 
 from ml_collections import ConfigDict
 
 
 class DivergedError(RuntimeError):
-    """The loss is no longer a finite number."""
+    """Training produced numbers that are not finite."""
 
 
 @dataclasses.dataclass
 class Progress:
-    """The run's state outside TrainState; saved with it as JSON."""
+    """The run's state outside TrainState; saved with it as JSON. The work directory's config.json,
+    classes.json and metrics.jsonl are copies of parts of it.
+    """
 
+    config: dict[str, Any]  # when this was saved
+    class_names: list[str]
     data_fingerprint: str  # digest of the training images
-    num_epochs: int  # the target when this was saved
-    epoch: int = 0  # epochs done
+    records: list[dict[str, float]] = dataclasses.field(default_factory=list)  # of epochs done
     step_in_epoch: int = 0  # steps done of the current epoch
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of its metrics so far
-    seconds: float = 0.0  # spent on it so far
-    best_epoch: int = 0
-    best_val_acc: float = -1.0
+    train_seconds: float = 0.0  # spent training on it so far
+    skipped_in_a_row: int = 0  # the latest steps that optimizer.skip_nonfinite has skipped
     schedule_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """Number of epochs done."""
+        return len(self.records)
+
+    @property
+    def best(self) -> dict[str, float] | None:
+        """The record of the first epoch with the highest validation accuracy; None before any."""
+        return max(self.records, key=lambda record: record["val_acc"], default=None)
+
+    @property
+    def best_epoch(self) -> int:
+        """The best epoch, from 1; 0 before any."""
+        return self.best["epoch"] if self.best else 0
 
     @property
     def num_images(self) -> float:
@@ -34,34 +53,63 @@ class Progress:
         """Returns the number of steps done since the run began."""
         return self.epoch * steps_per_epoch + self.step_in_epoch
 
-    def end_epoch(self, val_acc: float, schedule_state: dict[str, Any]) -> bool:
-        """Advances to the next epoch; returns whether the one that ended is the best so far."""
-        self.epoch += 1
-        self.step_in_epoch, self.sums, self.seconds = 0, {}, 0.0
+    def end_epoch(self, record: dict[str, float], schedule_state: dict[str, Any]) -> None:
+        """Adds the record of the epoch that has ended, and begins the next."""
+        self.records = [*self.records, record]  # a new list: a save in the background has the old
+        self.step_in_epoch, self.sums, self.train_seconds = 0, {}, 0.0
         self.schedule_state = schedule_state
-        is_best = val_acc > self.best_val_acc
-        if is_best:
-            self.best_epoch, self.best_val_acc = self.epoch, val_acc
-        return is_best
 
     def is_finished(self, config: ConfigDict) -> bool:
-        """Returns whether the run has completed the config's epochs, or stops early."""
-        return is_finished(config, self.epoch, self.best_epoch)
+        """Returns whether the run has completed the config's epochs, or stops early because its
+        best epoch is too long ago.
+        """
+        patience = config.early_stopping.patience
+        return self.epoch >= config.num_epochs or 0 < patience <= self.epoch - self.best_epoch
+
+    def to_json(self) -> str:
+        """Returns the progress as JSON; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Progress":
+        """Returns the progress that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError: it is not JSON, or has other keys.
+        """
+        return cls(**json.loads(text))
 
 
-def is_finished(config: ConfigDict, epoch: int, best_epoch: int) -> bool:
-    """Returns whether a run of `epoch` epochs has completed the config's, or stops early because
-    its best epoch is too long ago.
-    """
-    patience = config.early_stopping.patience
-    return epoch >= config.num_epochs or 0 < patience <= epoch - best_epoch
+class SaveSchedule:
+    """When `last` is to be saved: every so many epochs, steps or seconds, as the config says."""
+
+    def __init__(self, config: ConfigDict, step: int):
+        """Begins at a number of steps done, as if it had just been saved."""
+        self._cadence = config.checkpoint
+        self.saved(step)
+
+    def saved(self, step: int) -> None:
+        """Notes that the state after `step` steps has been saved."""
+        self._step, self._time = step, time.monotonic()
+
+    def is_due(self, step: int, epoch: int | None = None) -> bool:
+        """Returns whether to save after `step` steps, with which epoch `epoch` has ended."""
+        every = self._cadence
+        return (
+            (epoch is not None and epoch % every.every_epochs == 0)
+            or (every.every_steps > 0 and step - self._step >= every.every_steps)
+            or (every.every_seconds > 0 and time.monotonic() - self._time >= every.every_seconds)
+        )
 
 
-def check_finite(loss: float, which: str, epoch: int, step: int, lr: float) -> None:
-    """Raises DivergedError unless the loss is finite; the other arguments are for its message."""
-    if not math.isfinite(loss):
+def check_finite(
+    value: float, what: str, epoch: int, step: int, lr: float, grad_norm: float | None = None
+) -> None:
+    """Raises DivergedError unless a value is finite; the other arguments are for its message."""
+    if not math.isfinite(value):
+        norm = "" if grad_norm is None else f" and gradient norm {grad_norm:.3g}"
         raise DivergedError(
-            f"training diverged: the {which} loss is {loss} in epoch {epoch}, step {step}, at "
-            f"learning rate {lr:.3g}; try a smaller learning rate (optimizer.lr, or schedule.max_lr"
-            " where the schedule has it), or a warm-up (schedule.warmup)"
+            f"training diverged: {what} {value} in epoch {epoch}, step {step}, at learning "
+            f"rate {lr:.3g}{norm}; try a smaller learning rate (optimizer.lr, or schedule.max_lr "
+            "where the schedule has it), a warm-up (schedule.warmup) or optimizer.clip_norm"
         )

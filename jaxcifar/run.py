@@ -1,30 +1,40 @@
-"""A run's work directory: whose run it holds, whether that is finished, and what it wrote."""
+"""A run's work directory: whose run it holds, whether that is finished, and what it wrote.
+
+The newest intact checkpoint's progress is the truth; config.json, classes.json and metrics.jsonl
+are copies of it for the reader.
+"""
 
 import json
 import pathlib
+import traceback
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxcifar import checkpoint_files, errors
 from jaxcifar import config as config_lib
-from jaxcifar.progress import is_finished
+from jaxcifar.lock import RunLock
+from jaxcifar.manifest import write_atomically
+from jaxcifar.progress import DivergedError, Progress
 from jaxcifar.spec import ConfigError
 
 
 class Run:
-    """A config and its work directory."""
+    """A config and its work directory, locked; a context manager that releases the lock."""
 
-    def __init__(self, config: ConfigDict, directory: pathlib.Path):
+    def __init__(self, config: ConfigDict, directory: pathlib.Path, lock: RunLock):
         """Checks nothing; use `claim`."""
-        self.config, self.directory = config, directory
+        self.config, self.directory, self.lock = config, directory, lock
         self.moved_to: pathlib.Path | None = None  # where `claim` has moved an older run
+        self.last: pathlib.Path | None = None  # the checkpoint to resume from
+        self.progress: Progress | None = None  # its progress
 
     @classmethod
     def claim(
         cls, config: ConfigDict, workdir: str | pathlib.Path, *, fresh: bool = False
     ) -> "Run":
-        """Returns this config's run in a directory, a new one or one to be resumed, and writes its
-        config.json.
+        """Returns this config's run in a directory, a new one or one to be resumed. Damaged
+        checkpoints are set aside, and the copies of the run's record are written again.
 
         Args:
             config: it is validated here.
@@ -32,63 +42,97 @@ class Run:
             fresh: move an older run aside and start over.
 
         Raises:
-            ConfigError: the config is not valid, the directory cannot be written, or its run's
-                config differs in what changes the computation; the message lists the differences.
+            ConfigError: the config is not valid; the directory cannot be written, or another
+                process is using it; its run's config differs in what changes the computation (the
+                message lists the differences); or none of its checkpoints is intact.
         """
         config_lib.validate(config)
-        run = cls(config, pathlib.Path(workdir))
-        path = run.directory / "config.json"
+        directory = pathlib.Path(workdir)
         try:
-            if fresh:
-                run.moved_to = _move_aside(run.directory)
-            run.directory.mkdir(parents=True, exist_ok=True)
-            if path.exists() and (run.directory / "checkpoints").exists():  # else it never began
-                run._compare(read_config(run.directory))
-            path.write_text(config_lib.to_json(config))
-        except OSError as error:
+            lock = _lock(directory)
+            moved_to = None
+            if fresh and any(path.name != "lock" for path in directory.iterdir()):
+                moved_to = _move_aside(directory, lock)
+                lock = _lock(directory)
+        except (OSError, ValueError) as error:  # ValueError: a null character
             raise ConfigError(
-                f"the work directory {str(workdir)!r} cannot be used: {error.strerror}; choose "
-                "another"
+                f"the work directory {str(workdir)!r} cannot be used: "
+                f"{getattr(error, 'strerror', None) or error}; choose another"
             ) from error
+        run = cls(config, directory, lock)
+        run.moved_to = moved_to
+        try:
+            with errors.machine():
+                run._find_progress()
+                if run.progress:
+                    run.write_copies(run.progress)
+        except BaseException:
+            lock.release()
+            raise
         return run
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self.lock.release()
+        if isinstance(error, Exception) and not isinstance(error, ConfigError | DivergedError):
+            write_error_log(self.directory, error)
 
     def finished_summary(self) -> dict[str, Any] | None:
         """Returns the run's summary if it is finished, else None."""
-        path = self.directory / "summary.json"
-        accuracies = [record["val_acc"] for record in self.records()]
-        if not path.exists() or not accuracies:
+        if self.progress is None or not self.progress.is_finished(self.config):
             return None
-        best_epoch = accuracies.index(max(accuracies)) + 1
-        if not is_finished(self.config, len(accuracies), best_epoch):
+        try:
+            summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+            best = {f"best_{key}": self.progress.best[key] for key in ("epoch", "val_acc")}
+            is_ours = best.items() <= summary.items() and {"test_acc", "test_loss"} <= set(summary)
+        except (OSError, ValueError, TypeError, AttributeError):  # missing, cut or edited
             return None
-        return json.loads(path.read_text())
+        return summary if is_ours else None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes the summary of the finished run."""
-        (self.directory / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2) + "\n")
 
     def remove_summary(self) -> None:
         """Removes the summary of a run that is being extended."""
         (self.directory / "summary.json").unlink(missing_ok=True)
 
-    def records(self) -> list[dict[str, float]]:
-        """Returns the epochs' records in `metrics.jsonl`."""
-        path = self.directory / "metrics.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-    def drop_records_after(self, epoch: int) -> None:
-        """Drops the records of later epochs, which a resumed run will write again."""
-        path = self.directory / "metrics.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        path.write_text("".join(lines[:epoch]))
+    def write_copies(self, progress: Progress) -> None:
+        """Writes the copies of the run's record for the reader, and prints which ones differed."""
+        directory = self.directory
+        if self.progress and self._config_was_edited():
+            print(f"{directory / 'config.json'} differed from the run's record: written again")
+        write_atomically(directory / "config.json", config_lib.to_json(self.config))
+        records = "".join(_to_line(record) for record in progress.records)
+        for name, text in (
+            ("classes.json", json.dumps(progress.class_names, indent=1) + "\n"),
+            ("metrics.jsonl", records),
+        ):
+            try:
+                old = (directory / name).read_text(encoding="utf-8")
+            except (OSError, ValueError):
+                old = None
+            # More epochs than the checkpoint has are those since it was saved.
+            if self.progress and not (old or "").startswith(text):
+                print(f"{directory / name} differed from the run's record: written again")
+            if old != text:
+                write_atomically(directory / name, text)
 
     def add_record(self, record: dict[str, float]) -> None:
         """Appends an epoch's record to `metrics.jsonl`."""
-        with open(self.directory / "metrics.jsonl", "a") as file:
-            file.write(json.dumps(record) + "\n")
+        with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
+            file.write(_to_line(record))
 
-    def _compare(self, old: ConfigDict) -> None:
-        """Refuses to resume a run of another config; prints that the config file has changed."""
+    def _find_progress(self) -> None:
+        """Finds the checkpoint to resume from, and refuses one of another config."""
+        checkpoints = self.directory / "checkpoints"
+        self.last = checkpoint_files.find_newest(checkpoints / "last", set_aside=True)
+        if self.last is None:
+            return
+        self.progress = checkpoint_files.read_progress(self.last)
+        old = config_lib.from_dict(self.progress.config)
         if differences := config_lib.differences(old, self.config):
             raise ConfigError(
                 f"{str(self.directory)!r} holds a run with a different config; choose another work "
@@ -102,32 +146,39 @@ class Run:
                 "code that it registers may not be"
             )
 
+    def _config_was_edited(self) -> bool:
+        try:
+            text = (self.directory / "config.json").read_text(encoding="utf-8")
+            written = config_lib.from_dict(json.loads(text))
+            return bool(config_lib.differences(config_lib.from_dict(self.progress.config), written))
+        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+            return True
 
-def read_config(directory: pathlib.Path) -> ConfigDict:
-    """Returns the config of the run in a directory.
 
-    Raises:
-        ConfigError: there is none that can be read.
-    """
-    path = directory / "config.json"
+def write_error_log(directory: pathlib.Path, error: BaseException) -> None:
+    """Writes an unforeseen error's traceback to `error.log`, as far as that is possible."""
     try:
-        return config_lib.from_json(path.read_text())
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{str(directory)!r} is not a run directory: config.json is missing or cannot be read",
-            command_hint="--fresh moves the directory aside and starts over"
-            if path.exists()
-            else "",
-        ) from error
+        text = "".join(traceback.format_exception(error))
+        write_atomically(directory / "error.log", text)
+    except OSError as second:
+        print(f"error.log cannot be written: {second}")
 
 
-def _move_aside(directory: pathlib.Path) -> pathlib.Path | None:
-    """Renames a directory to the first free `<name>.old-<n>` and returns that; None if there is
-    nothing to move.
-    """
-    if not directory.exists():
-        return None
-    index = 1
-    while (aside := directory.with_name(f"{directory.name}.old-{index}")).exists():
-        index += 1
-    return directory.rename(aside)
+def _to_line(record: dict[str, float]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _lock(directory: pathlib.Path) -> RunLock:
+    directory.mkdir(parents=True, exist_ok=True)
+    return RunLock(directory)
+
+
+def _move_aside(directory: pathlib.Path, lock: RunLock) -> pathlib.Path:
+    """Renames a directory to the first free `<name>.old-<n>`, returns that, releases the lock."""
+    try:
+        index = 1
+        while (aside := directory.with_name(f"{directory.name}.old-{index}")).exists():
+            index += 1
+        return directory.rename(aside)
+    finally:
+        lock.release()

@@ -1,10 +1,16 @@
-"""On the first SIGINT or SIGTERM, a run saves and exits."""
+"""On the first SIGINT, SIGTERM or SIGHUP, a run saves and exits."""
 
 import contextlib
 import signal
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Raised by `StopRequest.check`, to leave a function that knows nothing of signals."""
 
 
 class StopRequest:
@@ -16,11 +22,16 @@ class StopRequest:
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def check(self) -> None:
+        """Raises Stopped if a signal has asked to stop."""
+        if self:
+            raise Stopped
+
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
-    """Yields a StopRequest that the first SIGINT or SIGTERM makes true, so that a loop can save and
-    exit. A second one takes effect immediately.
+    """Yields a StopRequest that the first SIGINT, SIGTERM or SIGHUP makes true, so that a loop can
+    save and exit. A second one takes effect immediately.
 
     A signal that is ignored stays ignored, such as SIGINT in a background job. Outside the main
     thread, which alone may handle signals, none is received.
@@ -28,9 +39,11 @@ def stop_signals() -> Iterator[StopRequest]:
     stop = StopRequest()
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
         handlers = {
-            signum: handler for signum, handler in handlers.items() if handler != signal.SIG_IGN
+            signum: handler
+            for signum, handler in handlers.items()
+            if handler not in (signal.SIG_IGN, None)  # None: not Python's
         }
 
     def restore() -> None:

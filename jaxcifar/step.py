@@ -50,7 +50,7 @@ def make_train_call(
     mesh: Mesh,
 ) -> Callable[..., tuple[TrainState, metrics.Sums]]:
     """Returns fn(state, images, labels, order, hyperparameters, key, index, *, steps, batch_size)
-    -> state, sums: what one device call does, to be jitted.
+    -> state, metrics of the steps, each [steps]: what one device call does, to be jitted.
 
     It makes `steps` training steps, beginning at the epoch's step `index`: images uint8
     [N, H, W, 3] and labels int32 [N] are the whole training set, order int32 [N] the epoch's
@@ -70,9 +70,9 @@ def make_train_call(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, state.step + jnp.arange(steps))
         chunk = (*prepare(images[rows], labels[rows], keys), values, keys)
         if steps == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
-            return train_step(state, jax.tree.map(lambda x: x[0], chunk))
-        state, sums = jax.lax.scan(train_step, state, chunk)
-        return state, jax.tree.map(lambda x: x.sum(0), sums)
+            state, sums = train_step(state, jax.tree.map(lambda x: x[0], chunk))
+            return state, jax.tree.map(lambda x: x[None], sums)
+        return jax.lax.scan(train_step, state, chunk)
 
     return train_call
 
@@ -80,14 +80,19 @@ def make_train_call(
 def make_train_step(
     graphdefs: functional.GraphDefs, optimizer: optax.GradientTransformation, config: ConfigDict
 ) -> Callable[[TrainState, tuple], tuple[TrainState, metrics.Sums]]:
-    """Returns fn(state, (images, targets, hyperparameters, key)) -> state, sums: one step, on a
-    prepared batch.
+    """Returns fn(state, (images, targets, hyperparameters, key)) -> state, metric sums: one step,
+    on a prepared batch.
+
+    The sums have a "grad_norm" where the step computes one: with optimizer.clip_norm or
+    optimizer.skip_nonfinite. With the latter, a step with a loss or a gradient that is not finite
+    changes nothing but the step's number, and counts only in "skipped_steps".
     """
+    skips = config.optimizer.skip_nonfinite > 0
     loss_fn = make_loss(graphdefs, config)
 
     def train_step(state: TrainState, batch: tuple) -> tuple[TrainState, metrics.Sums]:
         images, targets, hyperparameters, key = batch
-        (_, (stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+        (loss, (stats, sums)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             state.params, state.stats, images, targets, jax.random.fold_in(key, Use.DROPOUT)
         )
         opt_state = state.opt_state
@@ -98,9 +103,28 @@ def make_train_step(
         if config.ema.decay:  # starts from the first step's parameters, like AveragedModel
             weight = jnp.where(state.step == 0, 1.0, 1 - config.ema.decay)
             ema = jax.tree.map(lambda mean, new: mean + weight * (new - mean), ema, params)
-        return TrainState(state.step + 1, params, stats, opt_state, ema), sums
+        new = TrainState(state.step + 1, params, stats, opt_state, ema)
+        if skips or config.optimizer.clip_norm:
+            grad_norm = optax.tree.norm(grads)
+        if skips:
+            is_finite = jnp.isfinite(grad_norm) & jnp.isfinite(loss)
+            kept = state._replace(step=new.step), jax.tree.map(jnp.zeros_like, sums)
+            new, sums = jax.tree.map(lambda *x: jnp.where(is_finite, *x), (new, sums), kept)
+            sums["skipped_steps"] = 1.0 - is_finite
+        if skips or config.optimizer.clip_norm:
+            sums["grad_norm"] = grad_norm
+        return new, sums
 
     return train_step
+
+
+def snapshot(state: TrainState) -> tuple[TrainState, jax.Array]:
+    """Returns a copy of a state, which outlives the next step's donation, and whether its
+    parameters and statistics are finite; to be jitted.
+    """
+    leaves = [x for x in jax.tree.leaves(state.model) if jnp.issubdtype(x.dtype, jnp.floating)]
+    is_finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all()
+    return jax.tree.map(jnp.copy, state), is_finite
 
 
 def make_loss(graphdefs: functional.GraphDefs, config: ConfigDict) -> Callable:

@@ -1,46 +1,54 @@
-"""What a run reports while it runs: the progress bar, metrics.jsonl, Weights & Biases."""
+"""What a run reports while it runs: the progress bar, metrics.jsonl, W&B and TensorBoard."""
 
-import importlib.util
-import os
-import pathlib
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
+from jaxcifar import wandb_log
+from jaxcifar.progress import Progress
 from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.run import Run
-from jaxcifar.spec import ConfigError
+from jaxcifar.tensorboard_log import TensorBoardLog
+from jaxcifar.wandb_log import WandbLog
 
 
 class Tracker:
     """Where a run reports; a context manager.
 
     On a terminal it shows a bar with epoch, loss, accuracy, images/s and time left, elsewhere plain
-    lines. Every epoch's record goes to `metrics.jsonl` and to W&B.
+    lines. Every epoch's record goes to `metrics.jsonl`, W&B and TensorBoard.
     """
 
-    def __init__(self, run: Run, *, num_steps: int):
-        """Prepares reports on a run of `num_steps` training steps."""
-        self._run = run
+    def __init__(self, run: Run, progress: Progress, *, num_steps: int):
+        """Prepares reports on a run of `num_steps` training steps, from its progress on."""
+        self._run, self._progress = run, progress
         self._bar = ProgressBar("starting", num_steps, "steps")
-        self._wandb = None
+        self._wandb: WandbLog | None = None
+        self._tensorboard: TensorBoardLog | None = None
+        self._exit = contextlib.ExitStack()
 
     def __enter__(self) -> "Tracker":
-        """Starts W&B and the bar.
+        """Starts W&B, TensorBoard and the bar.
 
         Raises:
-            ConfigError: W&B is requested and cannot be used.
+            ConfigError: W&B or TensorBoard is requested and cannot be used.
         """
-        self._wandb = _start_wandb(self._run.directory, self._run.config)
-        self._bar.__enter__()
+        directory, config = self._run.directory, self._run.config
+        if config.tensorboard:
+            self._tensorboard = TensorBoardLog(directory, self._progress.epoch)
+            self._exit.callback(self._tensorboard.close)
+        self._wandb = wandb_log.start(directory, config, self._progress)
+        self._exit.enter_context(self._bar)
         return self
 
     def __exit__(self, *exception) -> None:
-        self._bar.__exit__(*exception)
+        self._exit.close()
         if self._wandb:
             self._wandb.finish(exit_code=0 if exception[0] is None else 1)
+            if self._wandb.offline_directory:
+                print(f"W&B: upload the run with: wandb sync {self._wandb.offline_directory}")
 
     def info(self, text: str) -> None:
         """Prints a line above the bar."""
@@ -64,11 +72,15 @@ class Tracker:
         """Reports an epoch's record."""
         self._run.add_record(record)
         if self._wandb:
-            self._wandb.log(record, step=record["epoch"])
+            self._wandb.log(record)
+        if self._tensorboard:
+            self._tensorboard.log(record)
+        skipped = record.get("skipped_steps")
         self.info(
             "epoch {epoch:3d}  train loss {train_loss:.4f} acc {train_acc:5.2f}%  "
             "val loss {val_loss:.4f} acc {val_acc:5.2f}%  lr {lr:.3g}  "
             "{images_per_second:,.0f} images/s  {seconds:.1f} s".format(**record)
+            + (f"  {skipped} steps skipped" if skipped else "")
         )
 
     def wants_histograms(self, epoch: int) -> bool:
@@ -78,61 +90,9 @@ class Tracker:
 
     def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
         """Sends a histogram of each parameter's gradient (arrays by name) to W&B."""
-        import wandb
-
-        self._wandb.log(
-            {
-                f"gradients/{name}": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
-                for name, values in gradients.items()
-            },
-            step=epoch,
-        )
+        self._wandb.log_histograms(epoch, gradients)
 
     def log_summary(self, summary: dict[str, Any]) -> None:
         """Sends the run's summary to W&B."""
         if self._wandb:
-            self._wandb.summary.update(summary)
-
-
-def _start_wandb(workdir: pathlib.Path, config: ConfigDict) -> Any:
-    """Returns the W&B run, or None where W&B is disabled or not installed. Never prompts."""
-    requested = config.wandb.mode
-    mode = os.environ.get("WANDB_MODE", "") if requested == "auto" else requested
-    if mode == "disabled":
-        return None
-    if importlib.util.find_spec("wandb") is None:
-        if requested == "auto":
-            print("W&B is not installed: logging to metrics.jsonl only.")
-            return None
-        raise ConfigError(f"config.wandb.mode={requested!r} needs W&B: pip install wandb")
-    import wandb
-
-    has_key = mode != "offline" and wandb.login(prompt=False, verify=False)
-    if mode == "online" and not has_key:
-        raise ConfigError(
-            "W&B is to run online and needs an API key: set WANDB_API_KEY, run `wandb login`, "
-            "or choose config.wandb.mode='offline'"
-        )
-    mode = mode or ("online" if has_key else "offline")
-    common = {
-        "project": config.wandb.project,
-        "dir": workdir,
-        "config": config.to_dict(),
-        "name": workdir.name,
-    }
-    try:
-        return wandb.init(mode=mode, settings=_wandb_settings(), **common)
-    except wandb.errors.Error as error:
-        if requested != "auto":
-            raise ConfigError(
-                f"W&B cannot be reached ({error}); choose config.wandb.mode='offline'"
-            ) from error
-        print(f"W&B cannot be reached ({error}): logging offline.")
-        return wandb.init(mode="offline", settings=_wandb_settings(), **common)
-
-
-def _wandb_settings() -> Any:
-    import wandb
-
-    # silent: the run prints its own lines; wait 30 s for the network instead of 90
-    return wandb.Settings(silent=True, init_timeout=30)
+            self._wandb.log_summary(summary)

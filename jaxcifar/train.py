@@ -1,6 +1,5 @@
 """Training: a run, from its config and work directory to its score on the test set."""
 
-import contextlib
 import importlib.metadata
 import pathlib
 import platform
@@ -10,15 +9,17 @@ import time
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import __version__, data, metrics, parallel
+from jaxcifar import __version__, data, errors, metrics, parallel
 from jaxcifar.checkpoint import Checkpoints
+from jaxcifar.models import functional
 from jaxcifar.program import CallResult, Program
-from jaxcifar.progress import DivergedError, Progress, check_finite
+from jaxcifar.progress import DivergedError, Progress, SaveSchedule, check_finite
 from jaxcifar.run import Run
 from jaxcifar.run_schedule import RunSchedule
-from jaxcifar.signals import StopRequest, stop_signals
+from jaxcifar.signals import Stopped, StopRequest, stop_signals
 from jaxcifar.spec import ConfigError
 from jaxcifar.step import TrainState
 from jaxcifar.tracking import Tracker
@@ -31,223 +32,301 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
     contents of the work directory's `summary.json`.
 
     If the work directory holds an unfinished run of this config, it is resumed; for a finished one
-    the summary is returned. On SIGINT or SIGTERM the state is saved, then KeyboardInterrupt or
-    SystemExit(143) is raised.
+    the summary is returned. On SIGINT, SIGTERM or SIGHUP the state is saved, then KeyboardInterrupt
+    or SystemExit(128 + the signal's number) is raised.
 
     Raises:
-        ConfigError: the config or the data is not valid, or the work directory holds another run.
-        DivergedError: the loss became infinite or NaN.
+        ConfigError: the config or the data is not valid; the work directory holds another run, is
+            in use, damaged, full or gone.
+        DivergedError: the loss or the parameters became infinite or NaN.
     """
-    run = Run.claim(config, workdir)
-    return run.finished_summary() or train_run(run)
+    with Run.claim(config, workdir) as run:
+        return run.finished_summary() or train_run(run)
 
 
 def train_run(run: Run) -> dict[str, Any]:
     """Starts or resumes a run that is not finished, scores its best epoch on the test set, writes
     the summary and returns it; see `train_and_evaluate`.
     """
-    config = run.config
-    mesh = parallel.setup(config)
-    splits = data.load(config)
-    program = Program(config, mesh, splits)
-    schedule = RunSchedule(config, program.steps_per_epoch)
-    fingerprint = splits.train.fingerprint()
-    checkpoints = Checkpoints(run.directory / "checkpoints", config.checkpoint.keep)
-    with contextlib.closing(checkpoints):
-        restored = checkpoints.restore_last(program.abstract_state())
-        if restored:
-            state, progress = restored
-            _check_same_images(run, progress, fingerprint)
-            schedule.restore(progress.schedule_state)
+    with errors.machine(), stop_signals() as stop:
+        return _Training(run, stop).summary()
+
+
+class _Training:
+    """A run while it trains: what its acts share."""
+
+    def __init__(self, run: Run, stop: StopRequest):
+        """Loads the data; compiles nothing yet."""
+        self.run, self.stop, self.config = run, stop, run.config
+        mesh = parallel.setup(run.config)
+        self.splits = data.load(run.config)
+        self.program = Program(run.config, mesh, self.splits)
+        self.schedule = RunSchedule(run.config, self.program.steps_per_epoch)
+        self.progress = run.progress or Progress(
+            run.config.to_dict(),
+            list(self.splits.train.class_names),
+            self.splits.train.fingerprint(),
+        )
+        self.checkpoints = Checkpoints(
+            run.directory / "checkpoints", run.config.checkpoint.keep, run.lock.check
+        )
+        self.save_schedule = SaveSchedule(run.config, self._step)
+        num_steps = run.config.num_epochs * self.program.steps_per_epoch
+        self.tracker = Tracker(run, self.progress, num_steps=num_steps)
+
+    def summary(self) -> dict[str, Any]:
+        """Trains to the end, scores the best epoch, and returns the summary."""
+        notes = self.schedule.warnings()
+        if self.run.progress:
+            state = self._resume(notes)
         else:
-            state, progress = program.init(), Progress(fingerprint, config.num_epochs)
-        run.drop_records_after(progress.epoch)
+            state = self.program.init()
+            self.run.write_copies(self.progress)
+        self.run.remove_summary()  # of a finished run that has grown
+        with self.tracker:
+            self._log_start(state, notes)
+            try:
+                state = self._train(state)
+                test_scores = self._score()
+            finally:
+                self.checkpoints.wait()
+            if self.stop:
+                self.tracker.info(
+                    f"stopped; state saved in {self.run.directory}; run it again to resume"
+                )
+                raise _exit_exception(self.stop.signal)
+            summary = self._summarize(state, *test_scores)
+            self.run.write_summary(summary)
+            self.tracker.log_summary(summary)
+        return summary
 
-        with Tracker(run, num_steps=config.num_epochs * program.steps_per_epoch) as tracker:
-            _log_start(run, tracker, program, schedule, splits, state)
-            if restored:
-                _log_resume(tracker, schedule, progress)
-            progress.num_epochs = config.num_epochs  # which may have grown
-            run.remove_summary()  # of a finished run that has grown
-
-            state, stop = _train_epochs(
-                run, program, schedule, state, progress, checkpoints, tracker
+    def _resume(self, notes: list[str]) -> TrainState:
+        """Returns the restored state; adds to the notes what to say about it."""
+        progress = self.progress
+        if progress.data_fingerprint != self.splits.train.fingerprint():
+            raise ConfigError(
+                f"the training images differ from those of the run in {str(self.run.directory)!r}; "
+                "choose another work directory",
+                command_hint="--fresh moves it aside and starts over",
             )
-            if stop:
-                checkpoints.close()
-                tracker.info(f"stopped; state saved in {run.directory}; run it again to resume")
-                raise _exit_exception(stop.signal)
+        state = self.checkpoints.restore_last(
+            self.run.last, self.program.abstract_state(), progress
+        )
+        self.schedule.restore(progress.schedule_state)
+        notes.append(f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps")
+        change = self.schedule.describe_extension(
+            progress.config["num_epochs"], progress.epoch, self._step
+        )
+        notes += [change] if change else []
+        progress.config = self.config.to_dict()
+        return state
 
-            best_model, _ = checkpoints.restore_best(state.model)
-            test_loss, test_acc = program.evaluate(
-                best_model, "test", tracker.evaluation_callback("testing")
-            )
-            summary = _summarize(run, program, progress, state, test_loss, test_acc)
-            run.write_summary(summary)
-            tracker.log_summary(summary)
-    return summary
+    def _log_start(self, state: TrainState, notes: list[str]) -> None:
+        train, val, test = (f"{len(part):,}" for part in self.splits)
+        self.tracker.info(
+            f"{self.config.model.name}, {_num_params(state):,} parameters, on "
+            f"{parallel.describe(self.program.mesh)}; images: {train} train, {val} validation, "
+            f"{test} test; work directory {self.run.directory}"
+        )
+        for note in notes:
+            self.tracker.info(note)
 
+    # --- the loop ---------------------------------------------------------------------------------
 
-def _train_epochs(
-    run: Run,
-    program: Program,
-    schedule: RunSchedule,
-    state: TrainState,
-    progress: Progress,
-    checkpoints: Checkpoints,
-    tracker: Tracker,
-) -> tuple[TrainState, StopRequest]:
-    """Trains, validates and saves, epoch by epoch, until the run is finished or told to stop;
-    updates `progress`.
-    """
-    with stop_signals() as stop:
-        while not stop and not progress.is_finished(run.config):
+    def _train(self, state: TrainState) -> TrainState:
+        """Trains, validates and saves, epoch by epoch, until finished or told to stop."""
+        while not self.progress.is_finished(self.config):
+            state = self._train_epoch(state)
             started = time.perf_counter()
-            images_before = progress.num_images  # not 0 in an epoch that was resumed
-            state = _train_epoch(program, schedule, state, progress, tracker, stop)
-            train_seconds = time.perf_counter() - started
-            step = progress.step(program.steps_per_epoch)
-            if progress.step_in_epoch < program.steps_per_epoch:  # told to stop
-                progress.seconds += train_seconds
-                checkpoints.save_last(step, state, progress)
-                break
-
-            epoch = progress.epoch + 1
-            val_loss, val_acc = program.evaluate(
-                state.model, "val", tracker.evaluation_callback("validating")
+            scores = self._evaluate(state.model, "val", "validating")
+            if not scores:  # told to stop; a restart goes on from here
+                self._save(state)
+                return state
+            record = self._end_epoch(*scores, time.perf_counter() - started)
+            # Logged before the checkpoint that covers it, so that no log lacks an epoch after a
+            # restart from that.
+            self.tracker.log_epoch(record)
+            self._save_epoch(state)
+            if self.tracker.wants_histograms(self.progress.epoch):
+                self.tracker.log_histograms(self.progress.epoch, self.program.gradients(state))
+        if self.progress.epoch < self.config.num_epochs:
+            self.tracker.info(
+                "stopped early: val_acc has not improved for "
+                f"{self.progress.epoch - self.progress.best_epoch} epochs (raise "
+                "early_stopping.patience to continue)"
             )
-            check_finite(val_loss, "validation", epoch, step, schedule.lr(epoch - 1, step - 1))
-            schedule.end_epoch(epoch, step, val_loss, val_acc)
-            train_loss, train_acc = metrics.loss_and_accuracy(progress.sums)
-            record = {
-                "epoch": epoch,
-                "step": step,
-                "train_loss": train_loss,
-                "train_acc": train_acc,
-                "val_loss": val_loss,
-                "val_acc": val_acc,
-                "lr": schedule.lr(epoch, step),
-                "seconds": progress.seconds + time.perf_counter() - started,
-                "images_per_second": (progress.num_images - images_before) / train_seconds,
-            }
-            is_best = progress.end_epoch(val_acc, schedule.state)
-            if is_best:  # save before `last`, which refers to it
-                checkpoints.save_best(step, state.model, progress)
-            is_due = epoch % run.config.checkpoint.every_epochs == 0
-            if is_due or stop or progress.is_finished(run.config):
-                checkpoints.save_last(step, state, progress)
-            tracker.log_epoch(record)
-            if tracker.wants_histograms(epoch):
-                tracker.log_histograms(epoch, program.gradients(state))
-    if not stop and progress.epoch < run.config.num_epochs:
-        tracker.info(
-            f"stopped early: val_acc has not improved for {progress.epoch - progress.best_epoch} "
-            "epochs (raise early_stopping.patience to continue)"
-        )
-    return state, stop
+        return state
 
+    def _train_epoch(self, state: TrainState) -> TrainState:
+        """Runs the rest of the epoch, or until told to stop; updates the progress."""
+        progress = self.progress
+        hyperparameters = self.schedule.epoch_values(progress.epoch)
+        started, images_before = time.perf_counter(), progress.num_images
+        seconds_before = progress.train_seconds  # not 0 in an epoch that was resumed
+        is_first_call = not self.program.is_compiled
 
-def _train_epoch(
-    program: Program,
-    schedule: RunSchedule,
-    state: TrainState,
-    progress: Progress,
-    tracker: Tracker,
-    stop: StopRequest,
-) -> TrainState:
-    """Runs the rest of the epoch, or until a signal; updates `progress`."""
-    hyperparameters = schedule.epoch_values(progress.epoch)
-    started, images_before = time.perf_counter(), progress.num_images
-    is_first_call = not program.is_compiled
-
-    def record(call: CallResult) -> None:
-        progress.sums = metrics.add(progress.sums, call.sums)
-        progress.step_in_epoch = call.step_in_epoch
-        loss, accuracy = metrics.loss_and_accuracy(progress.sums)
-        epoch, step = progress.epoch + 1, progress.step(program.steps_per_epoch)
-        lr = hyperparameters["lr"][call.step_in_epoch - 1]
-        check_finite(loss, "training", epoch, step, lr)
-        seconds = time.perf_counter() - started
-        speed = (progress.num_images - images_before) / seconds
-        tracker.update(epoch, step, loss, accuracy, speed)
-
-    last_call = None
-    for call in program.train_epoch(state, progress.epoch, hyperparameters, progress.step_in_epoch):
-        if is_first_call:
-            is_first_call = False
-            tracker.info(program.describe_memory())
-            jax.block_until_ready(call.sums)
+        def read_metrics(call: CallResult) -> None:
+            self._add_metrics(call, hyperparameters["lr"])
             seconds = time.perf_counter() - started
-            tracker.info(f"compiled and ran the first step in {seconds:.1f} s")
-        if last_call:  # read its metrics while the device works on this call
-            record(last_call)
-        last_call = call
-        if stop:
-            break
-    record(last_call)
-    return last_call.state
+            progress.train_seconds = seconds_before + seconds
+            loss, accuracy = metrics.loss_and_accuracy(progress.sums)
+            speed = (progress.num_images - images_before) / seconds
+            self.tracker.update(progress.epoch + 1, self._step, loss, accuracy, speed)
 
+        unread = None
+        for call in self.program.train_epoch(
+            state, progress.epoch, hyperparameters, progress.step_in_epoch
+        ):
+            if is_first_call:
+                is_first_call = False
+                self.tracker.info(self.program.describe_memory())
+                jax.block_until_ready(call.sums)
+                seconds = time.perf_counter() - started
+                self.tracker.info(f"compiled and ran the first step in {seconds:.1f} s")
+            if unread:  # read while the device works on this call
+                read_metrics(unread)
+            state, unread = call.state, call
+            if self.stop:
+                break
+            step = progress.epoch * self.program.steps_per_epoch + call.step_in_epoch
+            is_last_call = call.step_in_epoch == self.program.steps_per_epoch
+            if self.save_schedule.is_due(step) and not is_last_call:
+                read_metrics(unread)
+                unread = None
+                self._save(state)
+        if unread:
+            read_metrics(unread)
+        return state
 
-def _check_same_images(run: Run, progress: Progress, fingerprint: str) -> None:
-    if progress.data_fingerprint != fingerprint:
-        raise ConfigError(
-            f"the training images differ from those of the run in {str(run.directory)!r}; choose "
-            "another work directory",
-            command_hint="--fresh moves it aside and starts over",
+    def _add_metrics(self, call: CallResult, lrs: np.ndarray) -> None:
+        """Adds a call's metrics to the progress, after checking those of each of its steps.
+
+        Raises:
+            DivergedError: a step's loss is not finite, or too many in a row were skipped.
+        """
+        sums = jax.tree.map(np.asarray, call.sums)
+        grad_norms = sums.pop("grad_norm", None)
+        num_steps, limit = len(sums["loss"]), self.config.optimizer.skip_nonfinite
+        for index, loss in enumerate(sums["loss"]):
+            step_in_epoch = call.step_in_epoch - num_steps + index + 1
+            where = (
+                self.progress.epoch + 1,
+                self.progress.epoch * self.program.steps_per_epoch + step_in_epoch,
+                float(lrs[step_in_epoch - 1]),
+                None if grad_norms is None else float(grad_norms[index]),
+            )
+            check_finite(float(loss), "the training loss is", *where)
+            if limit:
+                is_skipped = bool(sums["skipped_steps"][index])
+                self.progress.skipped_in_a_row = is_skipped * (self.progress.skipped_in_a_row + 1)
+                if self.progress.skipped_in_a_row >= limit:
+                    check_finite(np.nan, f"{limit} steps in a row were skipped, their loss", *where)
+        self.progress.sums = metrics.add(self.progress.sums, sums)
+        self.progress.step_in_epoch = call.step_in_epoch
+
+    def _end_epoch(self, val_loss: float, val_acc: float, val_seconds: float) -> dict[str, float]:
+        """Ends the epoch in the schedule and the progress; returns its record."""
+        progress, epoch, step = self.progress, self.progress.epoch + 1, self._step
+        train_loss, train_acc = metrics.loss_and_accuracy(progress.sums)
+        lr = self.schedule.lr(epoch - 1, step - 1)
+        check_finite(train_loss, "the training loss is", epoch, step, lr)
+        check_finite(val_loss, "the validation loss is", epoch, step, lr)
+        self.schedule.end_epoch(epoch, step, val_loss, val_acc)
+        record = {
+            "epoch": epoch,
+            "step": step,
+            "train_loss": train_loss,
+            "train_acc": train_acc,
+            "val_loss": val_loss,
+            "val_acc": val_acc,
+            "lr": self.schedule.lr(epoch, step),
+            "seconds": progress.train_seconds + val_seconds,
+            "images_per_second": progress.num_images / progress.train_seconds,
+        }
+        if self.config.optimizer.skip_nonfinite:
+            record["skipped_steps"] = int(progress.sums["skipped_steps"])
+        progress.end_epoch(record, self.schedule.state)
+        return record
+
+    # --- saving and scoring -----------------------------------------------------------------------
+
+    def _save_epoch(self, state: TrainState) -> None:
+        """Keeps or saves what the end of an epoch requires."""
+        progress = self.progress
+        is_due = (
+            self.save_schedule.is_due(self._step, progress.epoch)
+            or self.stop
+            or progress.is_finished(self.config)
         )
+        is_best = progress.best_epoch == progress.epoch
+        if is_due or is_best:
+            self._save(state, is_best=is_best, is_due=bool(is_due))
 
+    def _save(self, state: TrainState, *, is_best: bool = False, is_due: bool = True) -> None:
+        """Keeps a copy of the state as the best, saves it in the background, or both.
 
-def _log_start(
-    run: Run,
-    tracker: Tracker,
-    program: Program,
-    schedule: RunSchedule,
-    splits: data.Splits,
-    state: TrainState,
-) -> None:
-    tracker.info(
-        f"{run.config.model.name}, {_num_params(state):,} parameters, on "
-        f"{parallel.describe(program.mesh)}; images: {len(splits.train):,} train, "
-        f"{len(splits.val):,} validation, {len(splits.test):,} test; work directory {run.directory}"
-    )
-    for line in schedule.warnings():
-        tracker.info(line)
+        Raises:
+            DivergedError: the parameters are not finite.
+        """
+        copy, is_finite = self.program.snapshot(state)
+        if not is_finite:
+            lr = self.schedule.lr(self.progress.epoch, self._step)
+            epoch = self.progress.epoch + (self.progress.step_in_epoch > 0)
+            check_finite(np.nan, "the parameters or statistics are", epoch, self._step, lr)
+        if is_best:
+            self.checkpoints.keep_best(self._step, copy.model)
+        if is_due:
+            self.checkpoints.save(self._step, copy, self.progress)
+            self.save_schedule.saved(self._step)
 
+    def _score(self) -> tuple[float, float] | None:
+        """Returns the best epoch's loss and accuracy on the test set; None if told to stop."""
+        if self.stop:
+            return None
+        template = self.program.abstract_state()
+        best = self.checkpoints.best_model(template, self.progress)
+        return self._evaluate(best, "test", "testing")
 
-def _log_resume(tracker: Tracker, schedule: RunSchedule, progress: Progress) -> None:
-    step = progress.step(schedule.steps_per_epoch)
-    tracker.info(f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps")
-    if change := schedule.describe_extension(progress.num_epochs, progress.epoch, step):
-        tracker.info(change)
+    def _evaluate(
+        self, model: dict[str, functional.Arrays], split: str, description: str
+    ) -> tuple[float, float] | None:
+        """Returns a model's (mean loss, accuracy in percent); None if told to stop."""
+        show = self.tracker.evaluation_callback(description)
+
+        def on_batch(done: int, total: int) -> None:
+            show(done, total)
+            self.stop.check()
+
+        try:
+            self.stop.check()
+            return self.program.evaluate(model, split, on_batch)
+        except Stopped:
+            return None
+
+    def _summarize(self, state: TrainState, test_loss: float, test_acc: float) -> dict[str, Any]:
+        records = self.progress.records
+        packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+        versions = {"jaxcifar": __version__, "python": platform.python_version()}
+        return {
+            "best_epoch": self.progress.best_epoch,
+            "best_val_acc": self.progress.best["val_acc"],
+            "test_acc": test_acc,
+            "test_loss": test_loss,
+            "num_params": _num_params(state),
+            "images_per_second": statistics.median(r["images_per_second"] for r in records),
+            "wall_seconds": sum(r["seconds"] for r in records),
+            "versions": versions | {name: importlib.metadata.version(name) for name in packages},
+            "device": parallel.describe(self.program.mesh),
+        }
+
+    @property
+    def _step(self) -> int:
+        return self.progress.step(self.program.steps_per_epoch)
 
 
 def _exit_exception(received: signal.Signals) -> BaseException:
     """Returns what ends a process as the signal would have."""
     return KeyboardInterrupt() if received == signal.SIGINT else SystemExit(128 + received)
-
-
-def _summarize(
-    run: Run,
-    program: Program,
-    progress: Progress,
-    state: TrainState,
-    test_loss: float,
-    test_acc: float,
-) -> dict[str, Any]:
-    records = run.records()
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-    versions = {"jaxcifar": __version__, "python": platform.python_version()}
-    return {
-        "best_epoch": progress.best_epoch,
-        "best_val_acc": progress.best_val_acc,
-        "test_acc": test_acc,
-        "test_loss": test_loss,
-        "num_params": _num_params(state),
-        "images_per_second": statistics.median(r["images_per_second"] for r in records),
-        "wall_seconds": sum(r["seconds"] for r in records),
-        "versions": versions | {name: importlib.metadata.version(name) for name in packages},
-        "device": parallel.describe(program.mesh),
-    }
 
 
 def _num_params(state: TrainState) -> int:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
@@ -13,6 +14,9 @@ from PIL import Image
 
 from jaxcifar import config as config_lib
 from jaxcifar import main as main_lib
+from jaxcifar.checkpoint import Checkpoints
+from jaxcifar.progress import Progress
+from jaxcifar.step import TrainState
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.devices()  # start JAX now: the first tested run would choose another number
@@ -88,3 +92,20 @@ def call_main(monkeypatch, capsys):
         return caught.value.code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def add_checkpoint():
+    """Writes an epoch's checkpoint of a run: fn(run, epoch, state=None) -> its path."""
+
+    def add(run, epoch, state=None):
+        records = [{"epoch": e, "step": 10 * e, "val_acc": 50.0 + e} for e in range(1, epoch + 1)]
+        progress = Progress(run.config.to_dict(), ["a", "b"], "digest", records)
+        checkpoints = Checkpoints(run.directory / "checkpoints", 2, run.lock.check)
+        state = state or TrainState(jnp.int32(10 * epoch), {"w": jnp.ones(3) * epoch}, {}, ())
+        checkpoints.keep_best(10 * epoch, state.model)
+        checkpoints.save(10 * epoch, state, progress)
+        checkpoints.wait()
+        return run.directory / "checkpoints" / "last" / str(10 * epoch)
+
+    return add

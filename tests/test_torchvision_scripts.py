@@ -46,7 +46,8 @@ def run(directory, ported, small_config):
     small_config.model.pretrained = str(ported)
     small_config.optimizer.lr = 0.05
     train.train_and_evaluate(small_config, directory / "run")
-    return Run(small_config, directory / "run")
+    with Run.claim(small_config, directory / "run") as run:
+        return run
 
 
 def run_script(name, *flags, **environment):
@@ -61,7 +62,7 @@ def run_script(name, *flags, **environment):
 
 
 def test_narrow_resnet_learns_synthetic_images(run):
-    losses = [record["train_loss"] for record in run.records()]
+    losses = [record["train_loss"] for record in run.progress.records]
     assert losses == sorted(losses, reverse=True)
     # Chance is log(100); the last epoch was 0.79 below it when measured. Rounding on another
     # processor is amplified over 60 steps, but not to half of that.
@@ -88,7 +89,7 @@ def test_load_model_by_step_and_invalid_steps_raise(run, tmp_path):
     assert_same(weights.to_torchvision(last), weights.to_torchvision(by_step))
     with pytest.raises(ConfigError, match=r"no checkpoint 7; .*steps \[.*60\]"):
         checkpoint.load_model(run.directory, 7)
-    with pytest.raises(ConfigError, match="is not a run directory"):
+    with pytest.raises(ConfigError, match="is not the work directory of a run"):
         checkpoint.load_model(tmp_path)
 
 

@@ -1,0 +1,59 @@
+"""The boundary where errors of files, libraries and the machine become plain ConfigErrors."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+from jaxcifar.spec import ConfigError, first_line
+
+
+@contextlib.contextmanager
+def reading(what: str, remedy: str = "") -> Iterator[None]:
+    """Turns every error that a damaged or foreign file may cause into a ConfigError.
+
+    Args:
+        what: what is read, with its path.
+        remedy: what to do then.
+
+    Raises:
+        ConfigError: "<what> cannot be read (<reason>); <remedy>".
+    """
+    try:
+        yield
+    except (ConfigError, MemoryError):
+        raise
+    except Exception as error:  # parsers document few of the exceptions that damaged files cause
+        reason = first_line(error)
+        if isinstance(error, OSError) and error.strerror:
+            reason = error.strerror
+        raise ConfigError(
+            f"{what} cannot be read ({reason})" + (f"; {remedy}" if remedy else "")
+        ) from error
+
+
+@contextlib.contextmanager
+def machine() -> Iterator[None]:
+    """Turns the errors of a full, read-only or vanished disk and of exhausted memory, which may
+    arise anywhere in a run, into ConfigErrors.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(_describe(error)) from error
+    except MemoryError as error:
+        raise ConfigError(_OUT_OF_MEMORY) from error
+    except RuntimeError as error:  # jax.errors.JaxRuntimeError is one
+        if "RESOURCE_EXHAUSTED" in str(error):
+            raise ConfigError(_OUT_OF_MEMORY) from error
+        raise
+
+
+_OUT_OF_MEMORY = (
+    "out of memory: reduce batch_size, eval.batch_size, or the size of the model or data set"
+)
+
+
+def _describe(error: OSError) -> str:
+    names = [os.fspath(name) for name in (error.filename, error.filename2) if name is not None]
+    where = f" ({' -> '.join(map(repr, names))})" if names else ""
+    return f"{error.strerror or first_line(error)}{where}; mend it and start again"

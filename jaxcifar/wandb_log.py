@@ -1,0 +1,143 @@
+"""Logging a run to Weights & Biases: online, or offline into <workdir>/wandb."""
+
+import importlib.util
+import os
+import pathlib
+import secrets
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxcifar.progress import Progress
+from jaxcifar.spec import ConfigError, first_line
+
+
+class WandbLog:
+    """A run on W&B. A work directory has one W&B id, so that a restarted run goes on there.
+
+    W&B cannot resume offline runs: each start writes a new file, into which all earlier epochs'
+    records are logged again, so that the newest file alone is the whole run.
+    """
+
+    def __init__(self, workdir: pathlib.Path, config: ConfigDict, mode: str, progress: Progress):
+        """Starts the W&B run. Never prompts.
+
+        Raises:
+            ConfigError: W&B cannot be used as the config and the environment say.
+        """
+        import wandb
+
+        directory = workdir / "wandb"
+        directory.mkdir(exist_ok=True)
+        arguments = {
+            "project": config.wandb.project,
+            "id": _run_id(directory / "run-id"),
+            "dir": workdir,
+            "config": config.to_dict(),
+            "name": workdir.name,
+        }
+        is_requested = config.wandb.mode != "auto"
+        try:
+            # silent: the run prints its own lines; wait 30 s for the network instead of 90
+            settings = wandb.Settings(silent=True, init_timeout=30)
+            if mode == "online":
+                try:
+                    self._run = wandb.init(
+                        mode=mode, resume="allow", settings=settings, **arguments
+                    )
+                except wandb.errors.CommError as error:
+                    if is_requested:
+                        raise ConfigError(
+                            f"W&B cannot be reached ({first_line(error)}); choose "
+                            "config.wandb.mode='offline'"
+                        ) from error
+                    print(f"W&B cannot be reached ({first_line(error)}): logging offline.")
+                    mode = "offline"
+            if mode == "offline":
+                self._run = wandb.init(mode=mode, settings=settings, **arguments)
+        except (ConfigError, OSError):
+            raise
+        except Exception as error:  # W&B documents few of its errors
+            raise ConfigError(
+                f"W&B cannot be started ({first_line(error)}); correct its settings, or choose "
+                "config.wandb.mode='disabled'"
+            ) from error
+        self.offline_directory = None
+        if mode == "offline":
+            self.offline_directory = pathlib.Path(self._run.settings.sync_dir)
+            for record in progress.records:
+                self.log(record)
+
+    def log(self, record: dict[str, float]) -> None:
+        """Logs an epoch's record."""
+        self._run.log(record, step=record["epoch"])
+
+    def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
+        """Logs a histogram of each parameter's gradient (arrays by name)."""
+        import wandb
+
+        histograms = {
+            f"gradients/{name}": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
+            for name, values in gradients.items()
+        }
+        self._run.log(histograms, step=epoch)
+
+    def log_summary(self, summary: dict[str, Any]) -> None:
+        """Logs the run's summary."""
+        self._run.summary.update(summary)
+
+    def finish(self, exit_code: int) -> None:
+        """Ends the W&B run."""
+        self._run.finish(exit_code=exit_code)
+
+
+def start(workdir: pathlib.Path, config: ConfigDict, progress: Progress) -> WandbLog | None:
+    """Returns the W&B run, or None where W&B is disabled or not installed.
+
+    Raises:
+        ConfigError: W&B is requested and cannot be used.
+    """
+    requested = config.wandb.mode
+    mode = os.environ.get("WANDB_MODE", "") if requested == "auto" else requested
+    if mode == "disabled":
+        return None
+    if mode not in ("", "online", "offline"):
+        raise ConfigError(f"WANDB_MODE={mode!r} is not valid: use online, offline or disabled")
+    if importlib.util.find_spec("wandb") is None:
+        if requested == "auto":
+            print("W&B is not installed: logging to metrics.jsonl only.")
+            return None
+        raise ConfigError(f"config.wandb.mode={requested!r} needs W&B: pip install wandb")
+    has_key = mode != "offline" and _has_key()
+    if mode == "online" and not has_key:
+        raise ConfigError(
+            "W&B is to run online and needs an API key: set WANDB_API_KEY, run `wandb login`, "
+            "or choose config.wandb.mode='offline'"
+        )
+    mode = mode or ("online" if has_key else "offline")
+    return WandbLog(workdir, config, mode, progress)
+
+
+def _has_key() -> bool:
+    """Returns whether an API key is configured.
+
+    Raises:
+        ConfigError: it is malformed, or another setting of W&B is.
+    """
+    import wandb
+
+    try:
+        return wandb.login(prompt=False, verify=False)
+    except Exception as error:  # W&B documents few of its errors
+        raise ConfigError(
+            f"W&B's settings are not valid ({first_line(error)}); correct WANDB_API_KEY or "
+            "WANDB_BASE_URL, or choose config.wandb.mode='offline'"
+        ) from error
+
+
+def _run_id(path: pathlib.Path) -> str:
+    """Returns the work directory's W&B id, a new one if it has none."""
+    if not path.exists():
+        path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
