@@ -1,15 +1,19 @@
 """What the commands share: flags, the config and its overrides, --help, exit codes."""
 
+import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from jaxcifar import config as config_lib
+from jaxcifar import errors, output
 from jaxcifar.config_keys import all_keys
 from jaxcifar.progress import DivergedError
-from jaxcifar.spec import ConfigError
+from jaxcifar.spec import ConfigError, first_line
 
 CONFIG = flags.DEFINE_string(
     "config", None, "the config file, such as configs/part1.py (or just part1)"
@@ -23,9 +27,9 @@ def launch(
     *,
     takes_config: bool = False,
 ) -> None:
-    """Runs a command and exits: 0 done; 2 a user error in flags, config or files, in plain words
-    on stderr; 3 training diverged; 130 and 143 stopped by SIGINT and SIGTERM (the latter comes from
-    training); else what the command returns.
+    """Runs a command and exits: 0 done; 1 a bug (its traceback in a file); 2 what the user or the
+    machine has to mend, in plain words on stderr; 3 training diverged; 129, 130 and 143 stopped by
+    SIGHUP, SIGINT and SIGTERM (the last by training itself); else what the command returns.
 
     Args:
         command: called with the config, if the command takes one, else without arguments.
@@ -36,6 +40,9 @@ def launch(
 
     def parse(argv: list[str]) -> list[str]:
         try:
+            for flag in argv[1:]:
+                if flag.startswith("-config") and takes_config:
+                    raise flags.Error(f"{flag} has one dash: write -{flag}")
             if any(flag.lstrip("-").split("=")[0] in _HELP for flag in argv):
                 _print_help(description, own_flags, argv if takes_config else None)
                 sys.exit(0)
@@ -60,15 +67,21 @@ def launch(
     def run(argv: list[str]) -> int:
         logging.set_verbosity(logging.WARNING)  # absl's app shows INFO, and Orbax logs a lot there
         try:
-            return command(load_config(argv[1:])) if takes_config else command()
+            with errors.machine():
+                return command(load_config(argv[1:])) if takes_config else command()
         except ConfigError as error:
             return _report(error)
         except DivergedError as error:
             _report(error)
             return 3
         except KeyboardInterrupt:
-            return 130
+            # At once: a second Ctrl-C must not wait for a save in the background
+            sys.stdout.flush()
+            os._exit(130)
+        except Exception as error:  # nobody foresaw it
+            return _report_bug(error)
 
+    output.protect()
     app.run(run, flags_parser=parse)
 
 
@@ -125,6 +138,22 @@ def _report(error: Exception) -> int:
     hint = getattr(error, "command_hint", "")
     print(f"error: {error}" + (f"; {hint}" if hint else ""), file=sys.stderr)
     return 2
+
+
+def _report_bug(error: Exception) -> int:
+    log = getattr(error, "log", None)
+    if log is None:  # it did not happen in a run
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="jaxcifar-error-", suffix=".log", delete=False
+        ) as file:
+            file.write("".join(traceback.format_exception(error)))
+        log = file.name
+    print(
+        f"error: unexpected {type(error).__name__}: {first_line(error)}; please report it with the "
+        f"traceback in {log}",
+        file=sys.stderr,
+    )
+    return 1
 
 
 def _fail(error: object) -> None:

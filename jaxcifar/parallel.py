@@ -8,6 +8,9 @@ import contextlib
 import ctypes
 import math
 import os
+import re
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -15,7 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from jaxcifar import cache
-from jaxcifar.spec import ConfigError
+from jaxcifar.spec import ConfigError, first_line
 
 # By default XLA also uses YNNPACK for convolutions, which makes the kernel gradients of a ResNet-18
 # take two to three times as long. Small matrix products and reductions are faster there.
@@ -36,17 +39,29 @@ def setup(config: ConfigDict) -> Mesh:
     In a process where JAX is already initialized (a notebook) the devices that exist are used, or
     the first `parallel.cpu_devices` of them. Compiled programs are kept in the user's cache, so
     that a second start compiles nothing.
+
+    Raises:
+        ConfigError: JAX cannot start, or XLA_FLAGS has an unknown flag.
     """
     _keep_freed_memory()
     with contextlib.suppress(RuntimeError):  # JAX is initialized
         jax.config.update("jax_num_cpu_devices", config.parallel.cpu_devices or 1)
+        _check_xla_flags()
     with contextlib.suppress(RuntimeError):
         # Asynchronously queued steps need up to twice the memory and are no faster.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
     if jax.config.jax_compilation_cache_dir is None:
-        jax.config.update("jax_compilation_cache_dir", str(cache.directory() / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-    devices = jax.devices()
+        programs = cache.directory() / "xla"
+        with contextlib.suppress(OSError):  # without a cache every start compiles
+            programs.mkdir(parents=True, exist_ok=True)
+            jax.config.update("jax_compilation_cache_dir", str(programs))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    try:
+        devices = jax.devices()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"JAX cannot start ({first_line(error)}); correct JAX_PLATFORMS or the driver"
+        ) from error
     if devices[0].platform == "cpu" and config.parallel.cpu_devices:
         devices = devices[: config.parallel.cpu_devices]
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
@@ -99,6 +114,20 @@ def split_batch(mesh: Mesh, *arrays: jax.Array, axis: int = 0) -> tuple[jax.Arra
     """
     sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
     return tuple(jax.lax.with_sharding_constraint(array, sharding) for array in arrays)
+
+
+def _check_xla_flags() -> None:
+    """Checks XLA_FLAGS in another process: XLA ends the one that has an unknown flag."""
+    if not os.environ.get("XLA_FLAGS"):
+        return
+    done = subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+    )
+    if unknown := re.search("Unknown flags? in XLA_FLAGS: (.*)", done.stderr):
+        raise ConfigError(f"XLA_FLAGS has unknown flags: {unknown[1]}")
 
 
 def _supported(options: dict[str, str | int]) -> dict[str, str | int]:

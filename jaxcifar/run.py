@@ -77,7 +77,7 @@ class Run:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.lock.release()
         if isinstance(error, Exception) and not isinstance(error, ConfigError | DivergedError):
-            write_error_log(self.directory, error)
+            error.log = _write_error_log(self.directory, error)
 
     def finished_summary(self) -> dict[str, Any] | None:
         """Returns the run's summary if it is finished, else None."""
@@ -155,13 +155,17 @@ class Run:
             return True
 
 
-def write_error_log(directory: pathlib.Path, error: BaseException) -> None:
-    """Writes an unforeseen error's traceback to `error.log`, as far as that is possible."""
+def _write_error_log(directory: pathlib.Path, error: BaseException) -> pathlib.Path | None:
+    """Writes an unforeseen error's traceback to `error.log`; returns its path, None if it cannot be
+    written.
+    """
+    path = directory / "error.log"
+    text = "".join(traceback.format_exception(error)).encode("utf-8", "replace").decode()
     try:
-        text = "".join(traceback.format_exception(error))
-        write_atomically(directory / "error.log", text)
-    except OSError as second:
-        print(f"error.log cannot be written: {second}")
+        write_atomically(path, text)
+    except OSError:
+        return None
+    return path
 
 
 def _to_line(record: dict[str, float]) -> str:

@@ -53,6 +53,7 @@ class WandbLog:
                             "config.wandb.mode='offline'"
                         ) from error
                     print(f"W&B cannot be reached ({first_line(error)}): logging offline.")
+                    wandb.teardown()  # else the run's id would be in use
                     mode = "offline"
             if mode == "offline":
                 self._run = wandb.init(mode=mode, settings=settings, **arguments)
@@ -60,7 +61,7 @@ class WandbLog:
             raise
         except Exception as error:  # W&B documents few of its errors
             raise ConfigError(
-                f"W&B cannot be started ({first_line(error)}); correct its settings, or choose "
+                f"W&B cannot be started ({_reason(error)}); correct its settings, or choose "
                 "config.wandb.mode='disabled'"
             ) from error
         self.offline_directory = None
@@ -128,12 +129,18 @@ def _has_key() -> bool:
     import wandb
 
     try:
+        wandb.setup(wandb.Settings(silent=True))
         return wandb.login(prompt=False, verify=False)
     except Exception as error:  # W&B documents few of its errors
         raise ConfigError(
-            f"W&B's settings are not valid ({first_line(error)}); correct WANDB_API_KEY or "
+            f"W&B's settings are not valid ({_reason(error)}); correct WANDB_API_KEY or "
             "WANDB_BASE_URL, or choose config.wandb.mode='offline'"
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """Returns an error's message in one line: the first of pydantic's says nothing."""
+    return " ".join(str(error).split())[:200]
 
 
 def _run_id(path: pathlib.Path) -> str:
