@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from jaxcifar import augment, parallel
 from jaxcifar.augment import mix
 from jaxcifar.rng import Use
+from jaxcifar.spec import ConfigError
 
 
 def normalize(images: jax.Array, config: ConfigDict) -> jax.Array:
@@ -34,7 +35,14 @@ def make_prepare_batches(
         if transform:
             row_key = jax.vmap(jax.random.fold_in, (None, 0))
             keys = row_key(jax.random.fold_in(key, Use.AUGMENT), jnp.arange(len(labels)))
-            images = jax.vmap(transform)(keys, images)
+            augmented = jax.vmap(transform)(keys, images)
+            if augmented.shape != images.shape:
+                sizes = ["×".join(map(str, x.shape[1:3])) for x in (images, augmented)]
+                raise ConfigError(
+                    f"config.augment={config.augment!r} turns images of {sizes[0]} pixels into "
+                    f"{sizes[1]}: it must keep their size"
+                )
+            images = augmented
         images = _normalize_floats(images, config)
         targets = jax.nn.one_hot(labels, num_classes)
         if config.mixup.prob or config.cutmix.prob:

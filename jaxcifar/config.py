@@ -84,7 +84,7 @@ def read(path: str) -> ConfigDict:
         if "get_config" not in scope:
             raise ConfigError("get_config() is missing: a config file defines it")
         config = scope["get_config"]()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno for frame in frames if frame.filename == filename]
         line = getattr(error, "lineno", None) or (lines[-1] if lines else None)
@@ -125,7 +125,14 @@ def validate(config: ConfigDict) -> None:
     Raises:
         ConfigError: naming the key, the value and what is valid.
     """
-    values = dict(_flatten(config))
+    if not isinstance(config, ConfigDict):
+        raise ConfigError(
+            f"the config is {config!r}, not a ConfigDict: start from jaxcifar.config.default()"
+        )
+    try:
+        values = dict(_flatten(config))
+    except RecursionError:
+        raise ConfigError("the config contains itself") from None
     keys = config_keys.all_keys()
     for name in values:
         if name not in keys:

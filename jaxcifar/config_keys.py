@@ -34,7 +34,11 @@ Seed = Annotated[
 _CONFIG_KEYS = {
     "seed": Parameter(Seed, 42, "random seed"),
     "num_epochs": Parameter(PositiveInt, 5, "passes over the training images"),
-    "batch_size": Parameter(PositiveInt, 128, "images in a training step, over all devices"),
+    "batch_size": Parameter(
+        Annotated[int, spec.between(1, 2**31 - 1)],
+        128,
+        "images in a training step, over all devices",
+    ),
     "dtype": Parameter(
         Literal["float32", "bfloat16"],
         "float32",
@@ -137,7 +141,9 @@ _CONFIG_KEYS = {
     "tensorboard": Parameter(bool, False, "also log to TensorBoard, in <workdir>/tensorboard"),
     "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),
     "parallel.cpu_devices": Parameter(
-        NonNegativeInt, 0, "virtual devices on a CPU (0: one, the fastest measured)"
+        Annotated[int, spec.between(0, 256)],
+        0,
+        "virtual devices on a CPU (0: one, the fastest measured)",
     ),
 }
 

@@ -160,6 +160,12 @@ def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = ""
         raise ConfigError(f"{str(directory)!r} exists already; choose another directory")
     state_dict = state_dict_files.read(path)
     description, model = weights.recognize(state_dict, path)
+    broken = [n for n, value in sorted(state_dict.items()) if not np.isfinite(value).all()]
+    if broken:
+        raise ConfigError(
+            f"{str(path)!r} has values that are not finite, in {', '.join(broken[:3])}"
+            f"{', ...' if len(broken) > 3 else ''}"
+        )
     weights.from_torchvision(model, state_dict)
     leaves = functional.flatten(nnx.to_pure_dict(nnx.state(model)))
     metadata = {

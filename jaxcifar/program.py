@@ -150,6 +150,23 @@ class Program:
         grads = functional.flatten(self._gradients(state, images, labels))
         return {name: np.asarray(leaf) for name, leaf in grads.items()}
 
+    def is_batch_finite(self, epoch: int, step_in_epoch: int) -> bool:
+        """Returns whether the images of a step, augmented, normalized and mixed, are finite; to
+        find out why its loss is not.
+
+        Args:
+            epoch: index of the epoch, from 0.
+            step_in_epoch: index of the step in it, from 0.
+        """
+        images, labels = self._data["train"]
+        size = self.config.batch_size
+        rows = self.epoch_order(epoch)[step_in_epoch * size : (step_in_epoch + 1) * size]
+        step = epoch * self.steps_per_epoch + step_in_epoch
+        key = jax.random.fold_in(self._stream(Stream.STEP), step)
+        prepare = batches.make_prepare_batches(self.config, self.num_classes, self.mesh)
+        prepared, _ = jax.jit(prepare)(images[rows][None], labels[rows][None], key[None])
+        return bool(np.isfinite(prepared).all())
+
     def describe_memory(self) -> str:
         """Returns what the largest compiled training program needs of each device's memory."""
         analyses = [compiled.memory_analysis() for compiled in self._compiled.values()]

@@ -49,6 +49,7 @@ class Run:
         config_lib.validate(config)
         directory = pathlib.Path(workdir)
         try:
+            str(directory).encode()  # TensorStore needs UTF-8
             lock = _lock(directory)
             moved_to = None
             if fresh and any(path.name != "lock" for path in directory.iterdir()):

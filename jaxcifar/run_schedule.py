@@ -5,6 +5,7 @@ of a schedule that follows a metric.
 """
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ class RunSchedule:
             self._entry.momentum is not None and config.schedule.cycle_momentum is not False
         )
         self._build()
+        self.lr(config.num_epochs, config.num_epochs * steps_per_epoch)  # raises before training
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restores the saved `state` of the same run's schedule."""
@@ -47,9 +49,21 @@ class RunSchedule:
     def values(self, epoch: int, step: int) -> dict[str, float]:
         """Returns `lr`, and `momentum` if the optimizer has it, after `epoch` epochs and `step`
         steps of the run.
+
+        Raises:
+            ConfigError: they are too large for float32.
         """
         interval = self.interval(epoch, step)
-        return {name: value(interval) for name, value in self._functions.items()}
+        try:
+            values = {name: value(interval) for name, value in self._functions.items()}
+        except OverflowError:
+            values = {"lr": math.inf}
+        if max(map(abs, values.values())) > np.finfo(np.float32).max:
+            raise ConfigError(
+                f"config.schedule.name={self.config.schedule.name!r} reaches a learning rate of "
+                f"{values['lr']:.3g} after {epoch} epochs: change its other settings"
+            )
+        return values
 
     def lr(self, epoch: int, step: int) -> float:
         """Returns the learning rate after `epoch` epochs and `step` steps of the run."""

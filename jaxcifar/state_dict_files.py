@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxcifar.spec import ConfigError, first_line
+from jaxcifar import errors
+from jaxcifar.spec import ConfigError
 
 
 def read(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -51,13 +52,8 @@ def write(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> None
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
     import safetensors.numpy
 
-    try:
+    with errors.reading(f"the .safetensors file {str(path)!r}", "download it again"):
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"{str(path)!r} is truncated or not a .safetensors file ({first_line(error)}); "
-            "download it again"
-        ) from error
 
 
 def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -89,10 +85,11 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
     )
     if not is_state_dict:
         raise ConfigError(f"{str(path)!r} is not a state dict: expected a dict of tensors")
-    return {  # floats as float32: NumPy has no bfloat16
-        name: (value.detach().float() if value.is_floating_point() else value).numpy()
-        for name, value in content.items()
-    }
+    with errors.reading(f"the state dict {str(path)!r}", "save plain, dense tensors"):
+        return {  # floats as float32: NumPy has no bfloat16
+            name: (value.detach().float() if value.is_floating_point() else value).numpy()
+            for name, value in content.items()
+        }
 
 
 def sha256(path: str | os.PathLike) -> str:

@@ -16,25 +16,35 @@ class TensorBoardLog:
             ConfigError: tensorboardX is not installed.
         """
         try:
-            import tensorboardX
+            from tensorboardX import event_file_writer
+            from tensorboardX.proto import event_pb2
         except ImportError as error:
             raise ConfigError(
                 "config.tensorboard=True needs tensorboardX: pip install tensorboardX"
             ) from error
-        self._writer = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"),
-            purge_step=epoch + 1,
-            # File names have the second only, and two starts in one would share a file
-            filename_suffix=f".{time.time_ns()}",
+        directory = workdir / "tensorboard"
+        directory.mkdir(exist_ok=True)
+        # Not SummaryWriter, whose flush() does not wait for its queue. File names have the second
+        # only, and two starts in one would share a file.
+        self._writer = event_file_writer.EventsWriter(
+            str(directory / "events"), filename_suffix=f".{time.time_ns()}"
         )
+        self._event = event_pb2.Event
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(session_log=start, step=epoch + 1)
 
     def log(self, record: dict[str, float]) -> None:
-        """Adds an epoch's record, and returns when it is in the file."""
+        """Adds an epoch's record, and returns when it is on the disk."""
+        from tensorboardX import summary
+
         for name, value in record.items():
             if name != "epoch":
-                self._writer.add_scalar(name, value, record["epoch"])
+                self._write(summary=summary.scalar(name, value), step=record["epoch"])
         self._writer.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
+
+    def _write(self, **fields) -> None:
+        self._writer.write_event(self._event(wall_time=time.time(), **fields))

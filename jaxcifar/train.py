@@ -215,12 +215,21 @@ class _Training:
                 float(lrs[step_in_epoch - 1]),
                 None if grad_norms is None else float(grad_norms[index]),
             )
+            if not np.isfinite(loss) and not self.program.is_batch_finite(
+                self.progress.epoch, step_in_epoch - 1
+            ):
+                raise DivergedError(
+                    f"the augmented images are not finite in epoch {where[0]}, step {where[1]}: "
+                    f"change config.augment={self.config.augment!r}"
+                )
             check_finite(float(loss), "the training loss is", *where)
             if limit:
                 is_skipped = bool(sums["skipped_steps"][index])
                 self.progress.skipped_in_a_row = is_skipped * (self.progress.skipped_in_a_row + 1)
                 if self.progress.skipped_in_a_row >= limit:
-                    check_finite(np.nan, f"{limit} steps in a row were skipped, their loss", *where)
+                    check_finite(
+                        np.nan, f"after {limit} skipped steps in a row, the loss is", *where
+                    )
         self.progress.sums = metrics.add(self.progress.sums, sums)
         self.progress.step_in_epoch = call.step_in_epoch
 

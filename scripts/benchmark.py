@@ -17,6 +17,7 @@ two sides are in scripts/benchmark_workers.py, the peer's recipes in scripts/pyt
 import argparse
 import contextlib
 import datetime
+import importlib.util
 import json
 import os
 import pathlib
@@ -26,9 +27,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 from benchmark_workers import ROOT, Worker
 
 
@@ -178,6 +181,30 @@ def processor() -> str:
     return platform.machine()
 
 
+def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exits with 2 if an argument is not valid, before anything is measured."""
+    for name in ("processes", "rounds"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name}={getattr(args, name)} must be 1 or more")
+    if args.data:
+        try:
+            with np.load(args.data) as arrays:
+                missing = {f"{s}_{k}" for s in ("train", "test") for k in ("images", "labels")}
+                missing -= set(arrays)
+        except (OSError, ValueError, TypeError, zipfile.BadZipFile) as error:
+            parser.error(f"--data={args.data!r} is not a readable .npz: {error}")
+        if missing:
+            parser.error(f"--data={args.data!r} lacks {', '.join(sorted(missing))}")
+    if args.output:
+        try:
+            with open(args.output, "a"):
+                pass
+        except OSError as error:
+            parser.error(f"--output={args.output!r} cannot be written: {error.strerror}")
+    if args.peer == "pytorch" and importlib.util.find_spec("torch") is None:
+        parser.error("--peer=pytorch needs PyTorch: pip install torch, or --peer=none")
+
+
 def main() -> int:
     """Runs the command and returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -190,9 +217,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1, help="processes per side")
     parser.add_argument("--rounds", type=int, default=5, help="rounds per process")
     args = parser.parse_args()
-    if args.data and not pathlib.Path(args.data).is_file():
-        print(f"error: --data={args.data!r} is not a file", file=sys.stderr)
-        return 2
+    check_arguments(parser, args)
     names = ["jaxcifar"] + ["pytorch"] * (args.peer == "pytorch")
     machine = {}
     for name in names:

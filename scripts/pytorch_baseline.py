@@ -300,10 +300,17 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="DataLoader workers")
     parser.add_argument("--limit", type=int, default=0, help="number of training images (0: all)")
     args = parser.parse_args()
+    for name in ("epochs", "seed", "workers", "limit"):
+        if getattr(args, name) < 0:
+            parser.error(f"--{name}={getattr(args, name)} must be 0 or more")
+    try:
+        arrays = load_data(args.data)
+    except (OSError, ValueError, KeyError) as error:  # ConfigError is a ValueError
+        parser.error(f"--data={args.data!r} cannot be used: {error}")
     try:
         summary = train(
             args.part,
-            load_data(args.data),
+            arrays,
             epochs=args.epochs,
             seed=args.seed,
             workers=args.workers,

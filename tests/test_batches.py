@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from jaxcifar import batches, parallel
+from jaxcifar.spec import ConfigError
 
 PART3 = (
     "random_crop(32, padding=4) | random_flip | randaugment(2, 7)"
@@ -70,3 +71,9 @@ def test_mixing_mixes_targets_too(small_config, images_and_labels):
     _, targets = prepare(small_config, *images_and_labels)
     np.testing.assert_allclose(targets.sum(-1), 1, atol=1e-6)
     assert ((targets > 0).sum(-1) == 2).any()
+
+
+def test_augmentation_that_changes_the_size_raises(small_config, images_and_labels):
+    small_config.augment = "crop(0, 0, 5, 5)"
+    with pytest.raises(ConfigError, match="turns images of 32×32 pixels into 5×5: it must keep"):
+        prepare(small_config, *images_and_labels)

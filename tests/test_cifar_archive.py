@@ -1,3 +1,5 @@
+import gzip
+import lzma
 import os
 import pickle
 import tarfile
@@ -86,6 +88,8 @@ def damaged(files, version):
         yield "malicious", files | {train: malicious_pickle()}, r"references (posix|nt|os)\.system"
         yield "cut", files | {train: files[train][:-7]}, "not a pickle of arrays"
         yield "list", files | {train: pickle.dumps([1, 2], 2)}, "not a pickled dictionary"
+        labels = {"data": np.zeros((5, 3072), np.uint8), "fine_labels": 3, "coarse_labels": None}
+        yield "numbers", files | {train: pickle.dumps(labels, 2)}, "labels that are not one integer"
         yield "lacks", files | {train: dict2({"data": b"N"})}, "lacks some of the entries"
         yield "meta", files | {meta: files[train]}, "does not name the official classes"
 
@@ -106,9 +110,21 @@ def test_truncated_and_unrelated_files_raise(tmp_path):
     complete = write_archive(tmp_path / "complete.tar.gz", archive_files("cifar100", "binary"))
     (tmp_path / "cut.tar.gz").write_bytes(complete.read_bytes()[:-5000])
     (tmp_path / "text.tar.gz").write_text("hello")
-    messages = {"cut": "damaged", "text": "damaged or not a tar.gz", "absent": "does not exist"}
+    messages = {"cut": "cannot be read", "text": "cannot be read", "absent": "does not exist"}
     for name, message in messages.items():
         with pytest.raises(ConfigError, match=message):
             cifar.load_records("cifar100", str(tmp_path), str(tmp_path / f"{name}.tar.gz"))
     with pytest.raises(ConfigError, match="is not cifar10: it must hold"):
         cifar.load_records("cifar10", str(tmp_path), str(complete))
+
+
+def test_archives_that_decompress_to_nonsense_raise(tmp_path):
+    content = tarfile.TarInfo("cifar-100-binary/train.bin")
+    content.size = 2**40
+    (tmp_path / "huge.tar.gz").write_bytes(gzip.compress(content.tobuf() + bytes(1000)))
+    complete = write_archive(tmp_path / "complete.tar.gz", archive_files("cifar100", "binary"))
+    packed = lzma.compress(gzip.decompress(complete.read_bytes()))
+    (tmp_path / "damaged.tar.xz").write_bytes(packed[:100] + bytes(50) + packed[150:])
+    for name, message in (("huge.tar.gz", "1,099,511,627,776 bytes"), ("damaged.tar.xz", "read")):
+        with pytest.raises(ConfigError, match=message):
+            cifar.load_records("cifar100", str(tmp_path), str(tmp_path / name))

@@ -22,6 +22,49 @@ def test_shipped_configs_load(name, pytestconfig):
     config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
 
 
+def test_what_is_no_config_raises():
+    for value in (None, {}, 3):
+        with pytest.raises(ConfigError, match="not a ConfigDict: start from"):
+            config_lib.validate(value)
+    config = config_lib.default().unlock()
+    config.data.again = config
+    with pytest.raises(ConfigError, match="the config contains itself"):
+        config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["import sys; sys.exit(0)", "raise SystemExit", "1 / 0", "def f(: pass", "return 3", "\0"],
+)
+def test_config_file_that_fails_raises_with_its_line(tmp_path, body):
+    path = tmp_path / "bad.py"
+    path.write_text(f"import os\n{body}\n")
+    with pytest.raises(ConfigError, match=r"bad\.py"):
+        config_lib.load(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("parallel.cpu_devices", 100_000),
+        ("batch_size", 10**12),
+        ("data.synthetic_size", 10**12),
+        ("optimizer.skip_nonfinite", -1),
+        ("checkpoint.every_steps", -1),
+        ("checkpoint.every_seconds", float("nan")),
+    ],
+)
+def test_absurd_values_raise(name, value):
+    config = config_lib.default()
+    config.data.name = "synthetic100"
+    group, _, key = name.rpartition(".")
+    node = config[group] if group else config
+    with node.ignore_type():
+        node[key] = value
+    with pytest.raises(ConfigError, match=f"config.{name}="):
+        config_lib.validate(config)
+
+
 def test_json_round_trip():
     config = config_lib.default()
     config_lib.override(config, "data.mean", "(0.1, 0.2, 0.3)")

@@ -1,3 +1,4 @@
+import os
 import time
 
 import numpy as np
@@ -63,10 +64,21 @@ def test_decoded_arrays_are_cached_until_files_change(image_folder, monkeypatch)
 def test_damaged_cache_is_replaced(image_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path / "cache"))
     before, _ = folder.load(str(image_folder))
-    (cache,) = (tmp_path / "cache").iterdir()
-    cache.write_bytes(cache.read_bytes()[:500])
-    again, _ = folder.load(str(image_folder))
-    assert again.fingerprint() == before.fingerprint()
+    (cache,) = (tmp_path / "cache").glob("*.npy")
+    content, array = cache.read_bytes(), np.load(cache)
+    manifest = cache.with_name(f"{cache.name}.manifest.json")
+    for damage in (
+        lambda: cache.write_bytes(content[:500]),
+        lambda: cache.write_bytes(content[:-1] + bytes([content[-1] ^ 1])),
+        lambda: np.save(cache, array[:5]),
+        lambda: np.save(cache, array.astype(np.int64)),
+        manifest.unlink,
+        lambda: manifest.write_text("{"),
+    ):
+        damage()
+        again, _ = folder.load(str(image_folder))
+        assert again.fingerprint() == before.fingerprint()
+        assert cache.read_bytes() == content
 
 
 def test_unreadable_files_raise(image_folder):
@@ -77,6 +89,52 @@ def test_unreadable_files_raise(image_folder):
     (image_folder / "train" / "dark" / "01.png").unlink()
     with pytest.raises(ConfigError, match=r"1 image file cannot be read: .* remove it$"):
         folder.load(str(image_folder))
+
+
+def test_what_is_no_regular_file_raises(image_folder):
+    folder_of_dark = image_folder / "train" / "dark"
+    os.mkfifo(folder_of_dark / "pipe.jpg")
+    (folder_of_dark / "dangling.png").symlink_to(image_folder / "nothing.png")
+    (folder_of_dark / "loop.png").symlink_to(folder_of_dark / "loop.png")
+    (folder_of_dark / "folder.png").mkdir()
+    with pytest.raises(ConfigError, match=r"4 image files cannot be read: .*dangling\.png, "):
+        folder.load(str(image_folder))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n(/tmp/pwned) (w) file\n",
+        b"DDS |" + bytes(200),
+        b"BLP2" + bytes(200),
+        b"II*\0" + b"\xff" * 200,
+        b"\x89PNG\r\n\x1a\n" + b"\xff" * 100,
+        b"RIFF\xff\xff\xff\xffWEBPVP8 " + bytes(60),
+        b"P6\n99999999 99999999\n255\n",
+    ],
+)
+def test_hostile_contents_raise_and_start_nothing(image_folder, content, monkeypatch):
+    def start(*arguments, **_):
+        raise AssertionError(f"started {arguments}")
+
+    monkeypatch.setattr("subprocess.Popen", start)
+    monkeypatch.setattr("os.system", start)
+    (image_folder / "train" / "dark" / "00.jpg").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"1 image file cannot be read: .*00\.jpg"):
+        folder.load(str(image_folder))
+
+
+def test_contents_decide_and_not_the_extension(image_folder):
+    path = image_folder / "train" / "dark" / "00.png"
+    path.rename(path.with_suffix(".jpg"))
+    assert len(folder.load(str(image_folder))[0]) == 20
+
+
+def test_names_that_are_not_utf8_are_read(image_folder):
+    for split in ("train", "test"):
+        (image_folder / split / "dark").rename(image_folder / split / os.fsdecode(b"d\xffrk"))
+    train, _ = folder.load(str(image_folder))
+    assert train.class_names == ("bright", "d\udcffrk")
 
 
 def test_hidden_and_other_files_are_ignored(image_folder):

@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_port_does_not_overwrite(file, tmp_path):
 
 def test_port_of_a_damaged_file_leaves_no_directory(file, tmp_path):
     file.write_bytes(file.read_bytes()[:-1000])
-    with pytest.raises(ConfigError, match=r"is truncated or not a \.safetensors file"):
+    with pytest.raises(ConfigError, match=r"cannot be read .*; download it again"):
         pretrained.port(file, tmp_path / "ported")
     assert not (tmp_path / "ported").exists()
 
@@ -153,3 +154,26 @@ def test_download_is_verified(file, monkeypatch):
     source = pretrained.Source("r", "c", state_dict_files.sha256(file))
     monkeypatch.setitem(pretrained.TORCHVISION, "resnet18", source)
     assert pretrained.download("resnet18") == file
+
+
+def test_values_that_are_not_finite_are_not_ported(drawn, tmp_path):
+    broken = drawn | {"conv1.weight": np.full_like(drawn["conv1.weight"], np.nan)}
+    state_dict_files.write(broken, tmp_path / "broken.safetensors")
+    with pytest.raises(ConfigError, match=r"not finite, in conv1\.weight$"):
+        pretrained.port(tmp_path / "broken.safetensors", tmp_path / "ported")
+    assert not (tmp_path / "ported").exists()
+
+
+def test_head_without_classes_raises(drawn, tmp_path):
+    empty = {name: array[:0] if name.startswith("fc.") else array for name, array in drawn.items()}
+    state_dict_files.write(empty, tmp_path / "empty.safetensors")
+    with pytest.raises(ConfigError, match="num_classes=0 is not valid"):
+        pretrained.port(tmp_path / "empty.safetensors", tmp_path / "ported")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"model": 3}'])
+def test_edited_description_raises(ported, tmp_path, content):
+    shutil.copytree(ported, tmp_path / "ported")
+    (tmp_path / "ported" / "port.json").write_text(content)
+    with pytest.raises(ConfigError, match="are damaged: port them again"):
+        pretrained.load_port(tmp_path / "ported")

@@ -262,7 +262,7 @@ def test_narrow_resnet_losses_match_pytorch_for_3_steps(small_config):
         sgd.zero_grad()
         loss.backward()
         sgd.step()
-        assert float(call.sums["loss"]) / 50 == pytest.approx(loss.item(), abs=1e-4)
+        assert float(call.sums["loss"].sum()) / 50 == pytest.approx(loss.item(), abs=1e-4)
 
 
 @pytest.mark.real_data
@@ -283,5 +283,5 @@ def test_full_width_resnet18_takes_steps_on_real_images(small_config):
     for epoch in range(6):  # of one step each
         (call,) = program.train_epoch(state, epoch, schedule.epoch_values(epoch))
         state = call.state
-        losses.append(float(call.sums["loss"] / call.sums["count"]))
+        losses.append(float(call.sums["loss"].sum() / call.sums["count"].sum()))
     assert losses[-1] < losses[0] - 0.5

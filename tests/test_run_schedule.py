@@ -176,3 +176,11 @@ def test_too_short_run_or_wrong_bounds_raise(settings, message):
     config = configured(**settings)
     with pytest.raises(ConfigError, match=message):
         RunSchedule(config, 7)
+
+
+def test_learning_rate_that_overflows_raises_before_training(small_config):
+    small_config.schedule.name = "exponential"
+    for gamma in (1e300, 1e14):
+        small_config.schedule.gamma = gamma
+        with pytest.raises(ConfigError, match="reaches a learning rate of"):
+            RunSchedule(small_config, 10)

@@ -51,7 +51,7 @@ def test_damaged_or_wrong_safetensors_raise(state_dict, tmp_path):
     (tmp_path / "pickle.safetensors").write_bytes(pickle.dumps({"conv1.weight": Code(witness)}))
     (tmp_path / "empty.safetensors").touch()
     for name in ("truncated", "pickle", "empty"):
-        with pytest.raises(ConfigError, match=r"is truncated or not a \.safetensors file"):
+        with pytest.raises(ConfigError, match=r"cannot be read .*; download it again"):
             state_dict_files.read(tmp_path / f"{name}.safetensors")
     assert not witness.exists()
     (tmp_path / "file.bin").touch()
@@ -99,3 +99,19 @@ def test_pth_without_pytorch_raises_with_an_install_hint(tmp_path, monkeypatch):
     (tmp_path / "file.pth").touch()
     with pytest.raises(ConfigError, match=r"needs PyTorch: pip install 'jaxcifar\[torch\]'"):
         state_dict_files.read(tmp_path / "file.pth")
+
+
+@pytest.mark.torch
+def test_tensors_without_plain_values_raise(tmp_path):
+    torch = pytest.importorskip("torch")
+    dense = torch.ones(2, 2)
+    for index, tensor in enumerate(
+        (
+            dense.to_sparse(),
+            torch.ones(2, 2, device="meta"),
+            torch.quantize_per_tensor(dense, 0.1, 0, torch.qint8),
+        )
+    ):
+        torch.save({"conv1.weight": tensor}, tmp_path / f"{index}.pth")
+        with pytest.raises(ConfigError, match=rf"{index}\.pth"):
+            state_dict_files.read(tmp_path / f"{index}.pth")

@@ -24,7 +24,7 @@ def train_steps(config, num_steps, num_devices=None):
     values = {"lr": lrs, "momentum": np.full_like(lrs, 0.9)}
     loss = 0.0
     for call in program.train_epoch(program.init(), 0, values):
-        loss += float(call.sums["loss"])
+        loss += float(call.sums["loss"].sum())
         if call.step_in_epoch == num_steps:
             return call.state, loss
     raise AssertionError("the epoch has fewer steps")
@@ -157,7 +157,7 @@ def test_simple_cnn_losses_match_pytorch_for_50_steps(small_config):
         calls = program.train_epoch(state, epoch, schedule.epoch_values(epoch))
         for rows, call in zip(order, calls, strict=True):
             state = call.state
-            ours.append(float(call.sums["loss"]) / 50)
+            ours.append(float(call.sums["loss"].sum()) / 50)
             batch = (part.images[rows] / 255.0 - small_config.data.mean) / small_config.data.std
             batch = torch.tensor(batch.transpose(0, 3, 1, 2), dtype=torch.float32)
             loss = nn.functional.cross_entropy(model(batch), torch.tensor(part.labels[rows]).long())

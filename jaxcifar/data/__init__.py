@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from jaxcifar import spec
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.registry import Registry
-from jaxcifar.spec import ConfigError, NonNegativeInt
+from jaxcifar.spec import ConfigError
 
 # CIFAR-100's by channel, over images in [0, 1], as the study rounds them; for every dataset
 CIFAR_MEAN = (0.5071, 0.4867, 0.4408)
@@ -103,7 +103,9 @@ def cifar10(*, dir: str = "", archive: str = "") -> tuple[Dataset, Dataset]:
 
 
 @dataset
-def synthetic100(*, synthetic_size: NonNegativeInt = 0) -> tuple[Dataset, Dataset]:
+def synthetic100(
+    *, synthetic_size: Annotated[int, spec.between(0, 1_000_000)] = 0
+) -> tuple[Dataset, Dataset]:
     """Returns the (train, test) images of a hundred synthetic classes, which need no download.
 
     Args:

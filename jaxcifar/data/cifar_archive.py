@@ -11,13 +11,12 @@ import io
 import pathlib
 import pickle
 import tarfile
-import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxcifar import cache
+from jaxcifar import cache, errors
 from jaxcifar.spec import ConfigError
 
 SIZES = {"train": 50_000, "test": 10_000}
@@ -66,6 +65,9 @@ _OFFICIAL_MD5 = {
     "eb9058c3a382ffc7106e4002c42a8d85": "cifar-100-python.tar.gz",
     "03b5dce01913d631647c71ecec9e9cb8": "cifar-100-binary.tar.gz",
 }
+
+
+_MAX_FILE_BYTES = 500_000_000  # the largest official one has 153,700,000
 
 
 class _Layout(NamedTuple):
@@ -143,18 +145,18 @@ def _load_tar(name: str, path: pathlib.Path) -> np.ndarray:
     contents: dict[str, bytes] = {}
     folders = {layout.folder for layout in _LAYOUTS[name]}
     member_names = []
-    try:
-        with tarfile.open(path) as tar:  # nothing is extracted to disk
-            for member in tar:
-                parent, _, file = member.name.removeprefix("./").rpartition("/")
-                member_names.append(member.name)
-                if member.isfile() and parent in folders:
-                    contents[file] = tar.extractfile(member).read()
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ConfigError(
-            f"config.data.archive={str(path)!r} is damaged or not a tar.gz "
-            f"({str(error) or type(error).__name__}); download it again"
-        ) from error
+    # Nothing is extracted to disk.
+    with (
+        errors.reading(f"config.data.archive={str(path)!r}", "download it again"),
+        tarfile.open(path) as tar,
+    ):
+        for member in tar:
+            parent, _, file = member.name.removeprefix("./").rpartition("/")
+            member_names.append(member.name)
+            if member.isfile() and parent in folders:
+                if member.size > _MAX_FILE_BYTES:
+                    raise ValueError(f"{member.name} has {member.size:,} bytes")
+                contents[file] = tar.extractfile(member).read()
     layout = _find_layout(name, path, list(contents) or member_names)
     return _parse(name, path, layout, contents.__getitem__)
 
@@ -242,8 +244,10 @@ def read_python(name: str, content: bytes) -> np.ndarray:
         raise ValueError(f"has images of {pixels.shape[1]} values, not {PIXELS}")
     columns = [batch[key] for key in keys]
     for labels in columns:
-        if len(labels) != len(pixels) or not all(
-            isinstance(label, int) and 0 <= label < 256 for label in labels
+        if (
+            not isinstance(labels, list)
+            or len(labels) != len(pixels)
+            or not all(isinstance(label, int) and 0 <= label < 256 for label in labels)
         ):
             raise ValueError("has labels that are not one integer from 0 to 255 for each image")
     return _records(np.array(columns, np.uint8).T, pixels)

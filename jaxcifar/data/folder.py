@@ -7,6 +7,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
+import stat
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,6 +20,10 @@ from jaxcifar.spec import ConfigError
 _IMAGE_SIZE = 32
 _CHUNK = 100  # images that a thread decodes between two updates of the progress bar
 _ANNOUNCE_ABOVE = 2000  # fewer decode in under a second
+
+# For every file, whatever its extension: Pillow would start Ghostscript for a .jpg that holds
+# PostScript.
+_FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
 
 
 def load(root: str) -> tuple[Dataset, Dataset]:
@@ -45,11 +50,11 @@ def load(root: str) -> tuple[Dataset, Dataset]:
     ]
     key = hashlib.blake2b(digest_size=16)
     for _, entry in entries:
-        stat = entry.stat()
-        key.update(f"{entry.path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        status = entry.stat()
+        key.update(os.fsencode(f"{entry.path}\0{status.st_size}\0{status.st_mtime_ns}\n"))
     # The first digest names the folder, the second its contents: a changed folder replaces its own
     # cache file.
-    stem = hashlib.blake2b(str(base.resolve()).encode(), digest_size=8).hexdigest()
+    stem = hashlib.blake2b(os.fsencode(base.resolve()), digest_size=8).hexdigest()
     images = cache.load_or_make(
         cache.directory() / f"folder-{stem}-{key.hexdigest()}.npy",
         lambda: _decode_all([entry.path for _, entry in entries]),
@@ -93,13 +98,35 @@ def _visible(folder: pathlib.Path) -> list[os.DirEntry]:
 
 
 def _image_files(folder: pathlib.Path) -> list[os.DirEntry]:
-    extensions = Image.registered_extensions()
+    formats = Image.registered_extensions()
+    extensions = {extension for extension, format in formats.items() if format in _FORMATS}
     files = []
     if folder.is_dir():
         files = [e for e in _visible(folder) if os.path.splitext(e.name)[1].lower() in extensions]
     if not files:
         raise ConfigError(f"the class folder {str(folder)!r} holds no image files")
+    _check_readable([entry.path for entry in files if not _is_regular(entry)])
     return files
+
+
+def _is_regular(entry: os.DirEntry) -> bool:
+    """Returns whether an entry is a file, and not a folder, a pipe or a dangling or cyclic link."""
+    try:
+        return stat.S_ISREG(entry.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _check_readable(unreadable: list[str]) -> None:
+    """Raises ConfigError if there are unreadable files, naming some."""
+    if unreadable:
+        count = len(unreadable)
+        more = f" and {count - 3} more" if count > 3 else ""
+        raise ConfigError(
+            f"{count} image file{'s' * (count > 1)} cannot be read: "
+            f"{', '.join(sorted(unreadable)[:3])}{more}; repair or remove "
+            f"{'them' if count > 1 else 'it'}"
+        )
 
 
 def _decode_all(paths: list[str]) -> np.ndarray:
@@ -110,7 +137,7 @@ def _decode_all(paths: list[str]) -> np.ndarray:
         for row in rows:
             try:
                 images[row] = _decode(paths[row])
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            except Exception:  # Pillow's decoders document few of theirs
                 unreadable.append(paths[row])
         return rows.stop
 
@@ -124,20 +151,13 @@ def _decode_all(paths: list[str]) -> np.ndarray:
     ):
         for completed in pool.map(decode, chunks):
             bar.update(completed)
-    if unreadable:
-        count = len(unreadable)
-        more = f" and {count - 3} more" if count > 3 else ""
-        raise ConfigError(
-            f"{count} image file{'s' * (count > 1)} cannot be read: "
-            f"{', '.join(sorted(unreadable)[:3])}{more}; repair or remove "
-            f"{'them' if count > 1 else 'it'}"
-        )
+    _check_readable(unreadable)
     return images
 
 
 def _decode(path: str) -> np.ndarray:
     """Returns the file's image, uint8 [32, 32, 3]."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=_FORMATS) as image:
         if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip at 255
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         image = ImageOps.exif_transpose(image).convert("RGB")

@@ -82,6 +82,8 @@ def create(
         ):
             del arguments[key]
     entry.validate(arguments)
+    if num_classes < 1:
+        raise ConfigError(spec.invalid("num_classes", num_classes, "an integer, 1 or more"))
     return entry.function(num_classes=num_classes, rngs=rngs, dtype=jnp.dtype(dtype), **arguments)
 
 
