@@ -1,6 +1,9 @@
 """Named arrays in a directory, through Orbax: checkpoints and ported weights."""
 
+import errno
+import os
 import pathlib
+import re
 from collections.abc import Mapping
 
 import jax
@@ -17,8 +20,10 @@ def write(directory: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     try:
         with ocp.PyTreeCheckpointer() as checkpointer:
             checkpointer.save(directory.absolute(), dict(arrays))
-    except ValueError as error:  # how tensorstore reports a full disk
-        raise OSError(f"{directory} cannot be written: {error}") from error
+    except ValueError as error:  # how TensorStore reports errors of the file system
+        code = re.search(r"os_error_code='(\d+)'", str(error))
+        number = int(code[1]) if code else errno.EIO
+        raise OSError(number, os.strerror(number), str(directory)) from error
 
 
 def read(directory: pathlib.Path) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ def launch(
         return argv[:1] + overrides
 
     def run(argv: list[str]) -> int:
-        logging.set_verbosity(logging.WARNING)  # absl's app shows INFO, and Orbax logs a lot there
+        logging.set_verbosity(logging.FATAL)  # Orbax logs there, also the errors that it raises
         try:
             with errors.machine():
                 return command(load_config(argv[1:])) if takes_config else command()

@@ -127,7 +127,7 @@ class RunLock:
         """Returns what the file says about the holder, {} if nothing."""
         try:
             holder = json.loads(os.pread(self._fd, 4096, 0) or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             holder = None
         return holder if isinstance(holder, dict) else {"host": "an unknown machine"}
 

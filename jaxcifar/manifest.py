@@ -27,7 +27,7 @@ def check(path: pathlib.Path) -> Condition:
         expected = json.loads(path_for(path).read_bytes())
     except FileNotFoundError:
         return "unfinished"
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "damaged"
     try:
         return "intact" if _describe(path) == expected else "damaged"

@@ -18,6 +18,9 @@ from jaxcifar.manifest import write_atomically
 from jaxcifar.progress import DivergedError, Progress
 from jaxcifar.spec import ConfigError
 
+# What reading a file may raise that is not what we wrote
+_BAD_JSON = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
+
 
 class Run:
     """A config and its work directory, locked; a context manager that releases the lock."""
@@ -88,7 +91,7 @@ class Run:
             summary = json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
             best = {f"best_{key}": self.progress.best[key] for key in ("epoch", "val_acc")}
             is_ours = best.items() <= summary.items() and {"test_acc", "test_loss"} <= set(summary)
-        except (OSError, ValueError, TypeError, AttributeError):  # missing, cut or edited
+        except (OSError, *_BAD_JSON):  # missing, cut or edited
             return None
         return summary if is_ours else None
 
@@ -152,7 +155,7 @@ class Run:
             text = (self.directory / "config.json").read_text(encoding="utf-8")
             written = config_lib.from_dict(json.loads(text))
             return bool(config_lib.differences(config_lib.from_dict(self.progress.config), written))
-        except (OSError, ValueError, TypeError, AttributeError, KeyError):
+        except (OSError, *_BAD_JSON):
             return True
 
 

@@ -62,7 +62,7 @@ class Constraint:
 
 def at_least(low: float) -> Constraint:
     """Returns the constraint low ≤ value."""
-    return Constraint(lambda value: value >= low, f", {low:g} or more")
+    return Constraint(lambda value: value >= low, f", {_digits(low)} or more")
 
 
 def more_than(low: float) -> Constraint:
@@ -80,12 +80,16 @@ def between(
         return low < value < high or (has_low and value == low) or (has_high and value == high)
 
     brackets = "[" if has_low else "(", "]" if has_high else ")"
-    return Constraint(check, f" in {brackets[0]}{low:g}, {high:g}{brackets[1]}")
+    return Constraint(check, f" in {brackets[0]}{_digits(low)}, {_digits(high)}{brackets[1]}")
 
 
 def described(text: str, check: Callable[[Any], bool] = lambda value: True) -> Constraint:
     """Returns a constraint that is described in its own words, such as "a range (low, high)"."""
     return Constraint(check, text, replaces_noun=True)
+
+
+def _digits(number: float) -> str:
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 nonempty = Constraint(lambda value: len(value) > 0, ", at least one")

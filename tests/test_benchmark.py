@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 
 def test_reports_jaxcifar_alone(pytestconfig, tmp_path):
@@ -31,8 +32,19 @@ def test_reports_jaxcifar_alone(pytestconfig, tmp_path):
     assert done.stdout.count("| simple_cnn: ") == 3
 
 
-def test_missing_data_file_is_reported(pytestconfig):
-    command = [sys.executable, "scripts/benchmark.py", "--data=nosuch.npz"]
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--data=nosuch.npz", "--data='nosuch.npz' is not a readable .npz"),
+        ("--data=LICENSE", "--data='LICENSE' is not a readable .npz"),
+        ("--output=nosuch/x.json", "--output='nosuch/x.json' cannot be written"),
+        ("--rounds=0", "--rounds=0 must be 1 or more"),
+        ("--model=vgg", "invalid choice: 'vgg'"),
+    ],
+)
+def test_invalid_arguments_are_reported_before_anything_is_measured(pytestconfig, flag, message):
+    command = [sys.executable, "scripts/benchmark.py", "--peer=none", flag]
     done = subprocess.run(command, cwd=pytestconfig.rootpath, capture_output=True, text=True)
     assert done.returncode == 2
-    assert done.stderr == "error: --data='nosuch.npz' is not a file\n"
+    assert done.stdout == ""
+    assert message in done.stderr

@@ -83,6 +83,7 @@ def test_train_finish_and_fresh(run_main, call_main, tmp_path):
     [
         (False, signal.SIGINT, 130),
         (False, signal.SIGTERM, 143),
+        (False, signal.SIGHUP, 129),
         (True, signal.SIGTERM, 143),  # SIGINT is ignored, as in a background job, and sent first
     ],
 )
@@ -92,6 +93,7 @@ def test_signals_save_and_report(tmp_path, ignored, number, exit_code):
     handler = "signal.SIG_IGN" if ignored else "signal.default_int_handler"
     code_of_the_command = (
         f"import runpy, signal; signal.signal(signal.SIGINT, {handler}); "
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
         "runpy.run_module('jaxcifar.main', run_name='__main__', alter_sys=True)"
     )
     command = [sys.executable, "-c", code_of_the_command, *SMALL, f"--workdir={run}"]
@@ -151,7 +153,8 @@ def test_a_user_error_exits_with_2_in_a_process_of_its_own(run_main):
         (["--config=configs/part1.py", "--config.seed", "3"], "write --config.seed=VALUE"),
         (["--config=configs/part1.py", "--config.seed="], "an integer"),
         (["--config=configs/part1.py", "--config.sed=3"], "did you mean seed"),
-        (["--config=configs/part1.py", "--config.batch_size=0"], "1 or more"),
+        (["--config=configs/part1.py", "-config.seed=3"], "one dash: write --config.seed=3"),
+        (["--config=configs/part1.py", "--config.batch_size=0"], "in [1, 2147483647]"),
         (["--config=configs/part1.py", "--config.batch_size=1e3"], "an integer"),
         (["--config=configs/part1.py", "--config.data.val_fraction=1.5"], "in (0, 1)"),
         (["--config=configs/part1.py", "--config.model.name=vgg"], "'simple_cnn'"),

@@ -7,7 +7,7 @@ import pytest
 from jaxcifar.signals import stop_signals
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def number(request):
     """A signal, handled as in a foreground process, whatever the tests' own parent ignores."""
     handler = signal.default_int_handler if request.param == signal.SIGINT else signal.SIG_DFL

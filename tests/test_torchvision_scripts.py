@@ -146,7 +146,7 @@ def test_offline_error_explains_the_manual_port(tmp_path):
         (
             "export_torchvision",
             ["--workdir=nosuch", "--output=x.safetensors"],
-            "is not a run directory",
+            "is not the work directory of a run",
         ),
     ],
 )
