@@ -58,7 +58,7 @@ class RunSchedule:
             values = {name: value(interval) for name, value in self._functions.items()}
         except OverflowError:
             values = {"lr": math.inf}
-        if max(map(abs, values.values())) > np.finfo(np.float32).max:
+        if max(map(abs, values.values())) > float(np.finfo(np.float32).max):
             raise ConfigError(
                 f"config.schedule.name={self.config.schedule.name!r} reaches a learning rate of "
                 f"{values['lr']:.3g} after {epoch} epochs: change its other settings"

@@ -26,7 +26,9 @@ jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 in compa
 @pytest.fixture(autouse=True)
 def isolated_environment(tmp_path_factory, monkeypatch):
     """No test reads or writes the user's caches, or tracks to W&B."""
-    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    monkeypatch.setenv("JAXCIFAR_CACHE", str(shared / "cache"))
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 

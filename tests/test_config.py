@@ -109,7 +109,7 @@ def test_override_parses_by_type(name, text, value):
     [
         ("optimiser.lr", "0.1", "did you mean optimizer.lr"),
         ("optimizer", "sgd", "is a group"),
-        ("batch_size", "0", "1 or more"),
+        ("batch_size", "0", "in [1, 2147483647]"),
         ("batch_size", "12.5", "an integer"),
         ("data.val_fraction", "1.5", "a number in (0, 1)"),
         ("data.mean", "(0.1, 0.2)", "three numbers in [0, 1]"),

@@ -42,13 +42,12 @@ def test_steps_per_call_changes_rounding_only(small_config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
 
 
-@pytest.mark.parametrize("batch_size", [48, 13])
-def test_number_of_devices_changes_rounding_only(small_config, batch_size):
+def test_number_of_devices_changes_rounding_only(small_config):
     """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. After
     one SGD step the parameters differ by rounding, 1e-7 where measured; a second step would
     multiply it wherever a ReLU flips.
     """
-    small_config.batch_size = batch_size
+    small_config.batch_size = 13  # no multiple of 8
     small_config.model.name = "wide_resnet"
     small_config.model.depth, small_config.model.widen_factor = 10, 1
     small_config.model.block_dropout = 0.3
@@ -168,3 +167,39 @@ def test_simple_cnn_losses_match_pytorch_for_50_steps(small_config):
             theirs.append(loss.item())
     assert min(theirs) < theirs[0] - 0.03  # it learns
     np.testing.assert_allclose(ours[:50], theirs[:50], rtol=0, atol=1e-3)
+
+
+def test_nonfinite_steps_are_skipped(small_config):
+    """They change nothing but the step's number, and count only as skipped."""
+    small_config.optimizer.skip_nonfinite = 2
+    small_config.ema.decay = 0.9
+    program = Program(small_config, parallel.setup(small_config), data.load(small_config))
+    values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
+    for scale in (1.0, np.inf):
+        state = program.init()
+        state.params["fc2"]["bias"] = state.params["fc2"]["bias"] * scale
+        before = jax.tree.map(np.asarray, state)
+        call = next(program.train_epoch(state, 0, values))
+        is_skipped = scale == np.inf
+        assert int(call.state.step) == 1
+        assert call.sums["skipped_steps"].tolist() == [float(is_skipped)]
+        assert call.sums["count"].tolist() == [0.0 if is_skipped else 50.0]
+        assert np.isfinite(call.sums["loss"]).all()
+        assert bool(np.isfinite(call.sums["grad_norm"])[0]) != is_skipped
+        unchanged = jax.tree.map(
+            np.array_equal, call.state._replace(step=0), before._replace(step=0)
+        )
+        assert all(jax.tree.leaves(unchanged)) == is_skipped
+
+
+def test_snapshot_is_a_copy_and_knows_whether_it_is_finite(small_config):
+    program = Program(small_config, parallel.setup(small_config), data.load(small_config))
+    state = program.init()
+    copy, is_finite = program.snapshot(state)
+    assert is_finite
+    values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
+    before = np.asarray(copy.params["fc2"]["kernel"]).copy()
+    state = next(program.train_epoch(state, 0, values)).state  # donates the original
+    np.testing.assert_array_equal(copy.params["fc2"]["kernel"], before)
+    state.params["fc2"]["bias"] = state.params["fc2"]["bias"].at[3].set(np.nan)
+    assert not program.snapshot(state)[1]

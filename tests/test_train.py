@@ -3,9 +3,14 @@ import os
 import signal
 import threading
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jaxcifar import program, train
+from jaxcifar import checkpoint, checkpoint_files, data, parallel, program, step, train
+from jaxcifar.progress import Progress
+from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
 
 
@@ -179,3 +184,103 @@ def test_training_works_outside_the_main_thread(small_config, tmp_path):
     thread.start()
     thread.join()
     assert summaries
+
+
+def test_saves_within_an_epoch_change_nothing(uninterrupted_run, small_config, tmp_path):
+    small_config.checkpoint.every_steps = 4
+    small_config.checkpoint.keep = 100
+    summary = train.train_and_evaluate(small_config, tmp_path / "run")
+    assert records(tmp_path / "run") == records(uninterrupted_run[0])
+    assert summary["test_loss"] == uninterrupted_run[1]["test_loss"]
+    saved = {int(path.name) for path in (tmp_path / "run" / "checkpoints" / "last").iterdir()}
+    # Saves that were overtaken while the disk was busy are missing, but never the last.
+    assert saved <= {4, 8, 10, 14, 18, 20, 24, 28, 30}
+    assert 30 in saved
+
+
+def test_epoch_is_logged_before_the_checkpoint_that_covers_it(small_config, tmp_path, monkeypatch):
+    saved = []
+    save = checkpoint.Checkpoints.save
+
+    def recording_save(self, step, state, progress):
+        saved.append((progress.epoch, len(records(tmp_path / "run"))))
+        save(self, step, state, progress)
+
+    monkeypatch.setattr(checkpoint.Checkpoints, "save", recording_save)
+    train.train_and_evaluate(small_config, tmp_path / "run")
+    assert saved == [(1, 1), (2, 2), (3, 3)]
+
+
+@pytest.mark.parametrize("limit", [3, 1000])
+def test_skipped_steps_are_counted_and_limited(small_config, tmp_path, monkeypatch, limit):
+    """A transform makes the images of some steps infinite."""
+    small_config.num_epochs = 1
+    small_config.optimizer.skip_nonfinite = limit
+    make_prepare_batches = step.batches.make_prepare_batches
+
+    def make_broken(*arguments):
+        prepare = make_prepare_batches(*arguments)
+
+        def broken(images, labels, keys):
+            images, targets = prepare(images, labels, keys)
+            is_broken = jax.random.uniform(keys[0]) < 0.7
+            return jnp.where(is_broken, jnp.inf, images), targets
+
+        return broken
+
+    monkeypatch.setattr(step.batches, "make_prepare_batches", make_broken)
+    if limit == 3:
+        with pytest.raises(train.DivergedError, match="after 3 skipped steps in a row"):
+            train.train_and_evaluate(small_config, tmp_path / "run")
+        return
+    train.train_and_evaluate(small_config, tmp_path / "run")
+    assert 0 < records(tmp_path / "run")[0]["skipped_steps"] < 10
+
+
+def test_parameters_that_are_not_finite_are_never_saved(small_config, tmp_path, monkeypatch):
+    """The last good checkpoint stays, and the run says so with exit code 3."""
+    small_config.num_epochs = 2
+    snapshot = program.Program.snapshot
+
+    def snapshot_of_broken(self, state):
+        if int(state.step) > 10:
+            state.params["fc2"]["bias"] = state.params["fc2"]["bias"] * np.nan
+        return snapshot(self, state)
+
+    monkeypatch.setattr(program.Program, "snapshot", snapshot_of_broken)
+    with pytest.raises(train.DivergedError, match="statistics are nan in epoch 2"):
+        train.train_and_evaluate(small_config, tmp_path / "run")
+    last = checkpoint_files.find_newest(tmp_path / "run" / "checkpoints" / "last")
+    assert last.name == "10"
+
+
+@pytest.mark.parametrize(("saved_on", "resumed_on"), [(8, 1), (1, 8)])
+def test_resumed_on_another_number_of_devices(small_config, tmp_path, saved_on, resumed_on):
+    """The same batches and draws: one step agrees to float32 rounding of sums of 50 images."""
+    small_config.augment = "random_flip | random_crop(32, padding=4)"
+    splits = data.load(small_config)
+
+    def make_program(num_devices):
+        config = small_config.copy_and_resolve_references()
+        config.parallel.cpu_devices = num_devices
+        return program.Program(config, parallel.setup(config), splits)
+
+    first, second = make_program(saved_on), make_program(resumed_on)
+    assert (first.mesh.size, second.mesh.size) == (saved_on, resumed_on)
+    values = RunSchedule(small_config, first.steps_per_epoch).epoch_values(0)
+    calls = first.train_epoch(first.init(), 0, values)
+    state = first.snapshot(next(calls).state)[0]
+    progress = Progress({}, [], "")
+    checkpoints = checkpoint.Checkpoints(tmp_path, 1, lambda: None)
+    checkpoints.save(1, state, progress)
+    checkpoints.wait()
+    restored = checkpoints.restore_last(tmp_path / "last" / "1", second.abstract_state(), progress)
+    assert len(restored.params["fc2"]["bias"].devices()) == resumed_on
+    expected = next(first.train_epoch(state, 0, values, first_step=1)).state
+    actual = next(second.train_epoch(restored, 0, values, first_step=1)).state
+    np.testing.assert_array_equal(first.epoch_order(0), second.epoch_order(0))
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
+        jax.tree.map(np.asarray, actual.params),
+        jax.tree.map(np.asarray, expected.params),
+    )
