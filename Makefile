@@ -13,7 +13,7 @@ train: .venv/ready
 	.venv/bin/python -m jaxcifar.main --config=$(CONFIG) $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 lint: .venv/ready
 	.venv/bin/ruff check .
