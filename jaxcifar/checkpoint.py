@@ -155,7 +155,7 @@ def load_model(
 
     It needs neither the run's data nor its devices, and may be called while it is running.
     Nothing in the work directory is executed. The model's `class_names` are the classes in the
-    order of the logits.
+    order of the logits, its `normalization` the (mean, std) that images were normalized with.
 
     Args:
         workdir: the run's work directory.
@@ -190,6 +190,7 @@ def load_model(
     nnx.update(model, functional.insert(leaves, nnx.to_pure_dict(nnx.state(model))))
     model.eval()
     model.class_names = tuple(progress.class_names)
+    model.normalization = tuple(config.data.mean), tuple(config.data.std)
     return model, config
 
 

@@ -18,6 +18,7 @@ from jaxcifar.spec import ConfigError, first_line
 CONFIG = flags.DEFINE_string(
     "config", None, "the config file, such as configs/part1.py (or just part1)"
 )
+WORKDIR = flags.DEFINE_string("workdir", None, "the run's work directory")
 
 
 def launch(
@@ -49,7 +50,7 @@ def launch(
             overrides = _overrides(argv) if takes_config else []
             others = [flag for flag in argv if flag not in overrides]
             positional = flags.FLAGS(others)[1:]
-            if CONFIG.present and CONFIG not in own_flags:
+            if CONFIG.present and all(flag is not CONFIG for flag in own_flags):
                 raise flags.Error("--config is not a flag of this command")
             if positional:
                 raise flags.Error(

@@ -1,48 +1,189 @@
-"""Scoring a network on a whole data set: every image once, whatever the batch size."""
+"""Scoring a run's model: on its test set or on any folder of photos.
 
-import functools
-from collections.abc import Callable
+python -m jaxcifar.evaluate --workdir=runs/part3 [--checkpoint=best|last|STEP] [--tta]
+                            [--predict=FOLDER --output=FILE.csv] [--config=FILE.py]
 
-import jax
-import jax.numpy as jnp
-from jax.sharding import Mesh
+It writes every score of the best checkpoint to <workdir>/evaluation.json, and those of
+--checkpoint=X to evaluation-X.json. --predict writes the class of every photo in a folder instead,
+and needs no data set. --config names the run's config file, if it registers the model. It may be
+called while the run is training, and on other devices.
+"""
+
+import csv
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import batches, losses, metrics, parallel
-from jaxcifar.models import functional
+from jaxcifar import cli, manifest
+from jaxcifar.spec import ConfigError
+
+if TYPE_CHECKING:
+    from flax import nnx
+
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or the step of a checkpoint")
+_TTA = flags.DEFINE_bool("tta", False, "average each image's logits with its mirror image's")
+_PREDICT = flags.DEFINE_string("predict", None, "a folder of photos to classify")
+_OUTPUT = flags.DEFINE_string("output", None, "the CSV file for --predict")
 
 
-def make_evaluate(
-    graphdefs: functional.GraphDefs, config: ConfigDict, mesh: Mesh
-) -> Callable[..., tuple[float, float]]:
-    """Returns fn(params, stats, images, labels, on_batch=None) -> (mean loss, accuracy in percent).
+def predict(
+    model_or_workdir: "nnx.Module | str | os.PathLike",
+    images: np.ndarray | Sequence[np.ndarray],
+    *,
+    tta: bool = False,
+) -> np.ndarray:
+    """Returns the probabilities of the classes for images, float32 [N, classes], in the order of
+    the model's `class_names`.
 
-    `images` are uint8 [N, H, W, 3] and `labels` int32 [N], both on every device. After every batch
-    `on_batch(done, total)` is called with counts of images.
+    Images of other sizes are cropped to the central square and resized as in training, and
+    normalized with the run's mean and standard deviation.
+
+    Args:
+        model_or_workdir: what `checkpoint.load_model` returned, or a run's work directory.
+        images: uint8 [N, H, W, 3], or a sequence of uint8 [H, W, 3] of any sizes.
+        tta: average each image's logits with its mirror image's.
+
+    Raises:
+        ConfigError: the images are not uint8 RGB, or the run cannot be loaded.
     """
+    from PIL import Image
 
-    @functools.partial(
-        jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
+    from jaxcifar import checkpoint, scores
+    from jaxcifar.data import folder
+
+    model = model_or_workdir
+    if isinstance(model, str | os.PathLike):
+        model, _ = checkpoint.load_model(model)
+    if not hasattr(model, "normalization"):
+        raise ConfigError("predict needs a model from jaxcifar.checkpoint.load_model")
+    for image in images:
+        if np.ndim(image) != 3 or np.shape(image)[-1] != 3 or np.asarray(image).dtype != np.uint8:
+            raise ConfigError(
+                f"predict needs uint8 images [H, W, 3], not {np.asarray(image).dtype} "
+                f"{list(np.shape(image))}"
+            )
+    if not len(images):
+        return np.zeros((0, len(model.class_names)), np.float32)
+    resized = np.stack([folder.fit(Image.fromarray(np.asarray(image))) for image in images])
+    return scores.softmax(_logits(model, resized, tta=tta)).astype(np.float32)
+
+
+def main() -> int:
+    """Scores a run's model, or classifies a folder; returns the exit code."""
+    if not cli.WORKDIR.value:
+        raise ConfigError("--workdir is missing: name the run to evaluate")
+    if bool(_PREDICT.value) != bool(_OUTPUT.value):
+        raise ConfigError("--predict=FOLDER and --output=FILE.csv belong together: set both")
+
+    from jaxcifar import checkpoint  # lazy: --help and errors should not wait for JAX
+
+    which = int(_CHECKPOINT.value) if _CHECKPOINT.value.isdecimal() else _CHECKPOINT.value
+    model, config = checkpoint.load_model(cli.WORKDIR.value, which, cli.CONFIG.value)
+    if _PREDICT.value:
+        count = _write_predictions(model, _PREDICT.value, pathlib.Path(_OUTPUT.value))
+        print(f"{count:,} predictions: {_OUTPUT.value}")
+        return 0
+    evaluation = {"checkpoint": _CHECKPOINT.value, "tta": _TTA.value}
+    evaluation |= _score(model, config)
+    suffix = "" if which == "best" else f"-{which}"
+    path = pathlib.Path(cli.WORKDIR.value) / f"evaluation{suffix}.json"
+    manifest.write_json(path, evaluation)
+    print(f"{table(evaluation)}\neverything: {path}")
+    return 0
+
+
+def table(evaluation: dict[str, Any]) -> str:
+    """Returns an evaluation's headline scores in a few lines."""
+    calibration = evaluation["calibration"]
+    classes = [row for row in evaluation["per_class"] if row["accuracy"] is not None]
+    worst = sorted(classes, key=lambda row: row["accuracy"])[:3]
+    rows = {
+        "test accuracy": f"{evaluation['accuracy']:.2f}%  of {evaluation['num_images']:,} images",
+        "top-5 accuracy": f"{evaluation['top5_accuracy']:.2f}%",
+        "loss": f"{evaluation['loss']:.4f}  "
+        f"({calibration['loss_with_temperature']:.4f} at temperature "
+        f"{calibration['temperature']:.3f})",
+        "calibration error": f"{calibration['ece']:.2f}%  "
+        f"({calibration['ece_with_temperature']:.2f}% at that temperature)",
+        "worst classes": ", ".join(f"{row['class']} {row['accuracy']:.1f}%" for row in worst),
+    }
+    return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
+
+
+def _score(model: "nnx.Module", config: ConfigDict) -> dict[str, Any]:
+    """Returns the scores of a run's model on its test set."""
+    from jaxcifar import data, scores
+
+    splits = data.load(config)
+    if splits.test.class_names != model.class_names:
+        raise ConfigError(
+            f"the data set's {len(splits.test.class_names)} classes are not the model's "
+            f"{len(model.class_names)}: config.data names another data set than the run had"
+        )
+    logits, val_logits = (
+        _logits(model, part.images, config=config, tta=_TTA.value)
+        for part in (splits.test, splits.val)
     )
-    def evaluate_batch(params, stats, images, labels, start, *, size):
-        # The last batch reaches past the end: its padding rows repeat the last image with weight 0.
-        rows = start + jnp.arange(size)
-        weights = rows < len(labels)
-        images, labels, weights = parallel.split_batch(
-            mesh, images[rows], labels[rows], weights
-        )  # an index past the end reads the last row
-        images = batches.normalize(images, config)
-        logits = functional.apply_eval(graphdefs, params, stats, images)
-        targets = jax.nn.one_hot(labels, logits.shape[-1])
-        return metrics.batch_sums(losses.cross_entropy(logits, targets), logits, targets, weights)
+    return scores.summarize(logits, splits.test, val_logits, splits.val.labels)
 
-    def evaluate(params, stats, images, labels, on_batch=None) -> tuple[float, float]:
-        size = min(config.eval.batch_size, len(labels))
-        sums = []
-        for start in range(0, len(labels), size):
-            sums.append(evaluate_batch(params, stats, images, labels, start, size=size))
-            if on_batch:
-                on_batch(min(start + size, len(labels)), len(labels))
-        return metrics.loss_and_accuracy(functools.reduce(metrics.add, sums, {}))
 
-    return evaluate
+def _logits(
+    model: "nnx.Module", images: np.ndarray, *, config: ConfigDict | None = None, tta: bool = False
+) -> np.ndarray:
+    """Returns a loaded model's logits, float32 [N, classes], for images uint8 [N, 32, 32, 3]."""
+    from jaxcifar import config as config_lib
+    from jaxcifar import logits, parallel
+    from jaxcifar.models import functional
+    from jaxcifar.progress_bar import ProgressBar
+
+    if config is None:
+        config = config_lib.default()
+        config.data.mean, config.data.std = model.normalization
+    graphdefs, params, stats = functional.split_eval(model)
+    compute = logits.make_logits(graphdefs, config, parallel.setup(config))
+    with ProgressBar("scoring", len(images)) as bar:
+        return compute(
+            params, stats, images, tta=tta, on_batch=lambda done, total: bar.update(done)
+        )
+
+
+def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Path) -> int:
+    """Writes the predictions for a folder's photos as CSV and returns how many there are."""
+    from jaxcifar import scores
+    from jaxcifar.data import folder
+
+    try:
+        with open(output, "a"):  # before hours of scoring
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--output={str(output)!r} cannot be written: {error.strerror}"
+        ) from error
+    paths = folder.find_images(folder_path)
+    logits = _logits(model, folder.decode_all(paths), tta=_TTA.value)
+    probabilities = scores.softmax(logits)
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "class", "probability", "top5"])
+    for path, row in zip(paths, probabilities, strict=True):
+        top = [(model.class_names[i], row[i]) for i in np.argsort(-row, kind="stable")[:5]]
+        top5 = ";".join(f"{name}:{probability:.6f}" for name, probability in top)
+        file = os.path.relpath(path, folder_path)
+        writer.writerow([file, top[0][0], f"{top[0][1]:.6f}", top5])
+    manifest.write_atomically(output, text.getvalue())
+    return len(paths)
+
+
+def launch() -> None:
+    """Runs the command and exits."""
+    cli.launch(main, __doc__, (cli.WORKDIR, _CHECKPOINT, _TTA, _PREDICT, _OUTPUT, cli.CONFIG))
+
+
+if __name__ == "__main__":
+    launch()

@@ -2,6 +2,8 @@
 
 python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fresh]
                         [--config.KEY=VALUE ...]
+
+The work directory is by default runs/<config file's name>.
 """
 
 import pathlib
@@ -12,15 +14,12 @@ from ml_collections import ConfigDict
 from jaxcifar import cli
 from jaxcifar.run import Run
 
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "work directory (default: runs/<config file's name>)"
-)
 _FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory aside and start over")
 
 
 def main(config: ConfigDict) -> int:
     """Trains and evaluates; returns the exit code."""
-    workdir = _WORKDIR.value or f"runs/{pathlib.Path(config.config_file).stem}"
+    workdir = cli.WORKDIR.value or f"runs/{pathlib.Path(config.config_file).stem}"
     with Run.claim(config, workdir, fresh=_FRESH.value) as run:
         if run.moved_to:
             print(f"the old run is now in {run.moved_to}")
@@ -41,7 +40,7 @@ def main(config: ConfigDict) -> int:
 
 def launch() -> None:
     """Runs the command and exits."""
-    cli.launch(main, __doc__, (cli.CONFIG, _WORKDIR, _FRESH), takes_config=True)
+    cli.launch(main, __doc__, (cli.CONFIG, cli.WORKDIR, _FRESH), takes_config=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Literal
+from typing import Any, Literal
 
 Condition = Literal["intact", "unfinished", "damaged"]
 
@@ -18,7 +18,7 @@ def write(path: pathlib.Path) -> None:
     Raises:
         OSError: a file cannot be read or the manifest cannot be written.
     """
-    write_atomically(path_for(path), json.dumps(_describe(path, sync=True), indent=1) + "\n")
+    write_json(path_for(path), _describe(path, sync=True))
 
 
 def check(path: pathlib.Path) -> Condition:
@@ -48,13 +48,22 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
+        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a value as indented JSON, atomically.
+
+    Raises:
+        OSError: it cannot be written; the old content is still there.
+    """
+    write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
 def _describe(path: pathlib.Path, *, sync: bool = False) -> dict[str, dict[str, int | str]]:

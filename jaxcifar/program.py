@@ -15,7 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from jaxcifar import batches, evaluate, metrics, models, optimizers, parallel, pretrained
+from jaxcifar import batches, logits, metrics, models, optimizers, parallel, pretrained, validation
 from jaxcifar import step as step_lib
 from jaxcifar.data import Splits
 from jaxcifar.models import functional
@@ -63,7 +63,8 @@ class Program:
         )
         self._snapshot = jax.jit(step_lib.snapshot, out_shardings=self._replicated)
         self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}  # by steps and batch size
-        self._evaluate = evaluate.make_evaluate(self.graphdefs, config, mesh)
+        self._logits = logits.make_logits(self.graphdefs, config, mesh)
+        self._evaluate = validation.make_evaluate(self.graphdefs, config, mesh)
 
     def init(self) -> TrainState:
         """Returns the state before the first step, with pretrained weights where the config names
@@ -141,6 +142,17 @@ class Program:
         """
         images, labels = self._data[split]
         return self._evaluate(**model, images=images, labels=labels, on_batch=on_batch)
+
+    def logits(
+        self,
+        model: dict[str, functional.Arrays],
+        split: Literal["train", "val", "test"],
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> np.ndarray:
+        """Returns a `TrainState.model`'s logits on a split, float32 [N, num_classes]; `on_batch` as
+        in `evaluate`.
+        """
+        return self._logits(**model, images=self._data[split][0], on_batch=on_batch)
 
     def gradients(self, state: TrainState) -> dict[str, np.ndarray]:
         """Returns the gradient of the loss by parameter, for the first batch_size

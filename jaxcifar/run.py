@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from jaxcifar import checkpoint_files, errors
 from jaxcifar import config as config_lib
 from jaxcifar.lock import RunLock
-from jaxcifar.manifest import write_atomically
+from jaxcifar.manifest import write_atomically, write_json
 from jaxcifar.progress import DivergedError, Progress
 from jaxcifar.spec import ConfigError
 
@@ -95,9 +95,10 @@ class Run:
             return None
         return summary if is_ours else None
 
-    def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes the summary of the finished run."""
-        write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2) + "\n")
+    def write_summary(self, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
+        """Writes the scores and the summary of the finished run, the summary last."""
+        write_json(self.directory / "evaluation.json", evaluation)
+        write_json(self.directory / "summary.json", summary)
 
     def remove_summary(self) -> None:
         """Removes the summary of a run that is being extended."""

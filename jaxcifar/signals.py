@@ -27,6 +27,12 @@ class StopRequest:
         if self:
             raise Stopped
 
+    def exit_exception(self) -> BaseException:
+        """Returns what ends a process as the signal would have."""
+        if self.signal == signal.SIGINT:
+            return KeyboardInterrupt()
+        return SystemExit(128 + self.signal)
+
 
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:

@@ -3,18 +3,17 @@
 import importlib.metadata
 import pathlib
 import platform
-import signal
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import __version__, data, errors, metrics, parallel
+from jaxcifar import __version__, data, errors, metrics, parallel, scores
 from jaxcifar.checkpoint import Checkpoints
-from jaxcifar.models import functional
 from jaxcifar.program import CallResult, Program
 from jaxcifar.progress import DivergedError, Progress, SaveSchedule, check_finite
 from jaxcifar.run import Run
@@ -87,16 +86,16 @@ class _Training:
             self._log_start(state, notes)
             try:
                 state = self._train(state)
-                test_scores = self._score()
+                evaluation = self._score()
             finally:
                 self.checkpoints.wait()
             if self.stop:
                 self.tracker.info(
                     f"stopped; state saved in {self.run.directory}; run it again to resume"
                 )
-                raise _exit_exception(self.stop.signal)
-            summary = self._summarize(state, *test_scores)
-            self.run.write_summary(summary)
+                raise self.stop.exit_exception()
+            summary = self._summarize(state, evaluation)
+            self.run.write_summary(summary, evaluation)
             self.tracker.log_summary(summary)
         return summary
 
@@ -138,11 +137,11 @@ class _Training:
         while not self.progress.is_finished(self.config):
             state = self._train_epoch(state)
             started = time.perf_counter()
-            scores = self._evaluate(state.model, "val", "validating")
-            if not scores:  # told to stop; a restart goes on from here
+            validation = self._validate(state)
+            if not validation:  # told to stop; a restart goes on from here
                 self._save(state)
                 return state
-            record = self._end_epoch(*scores, time.perf_counter() - started)
+            record = self._end_epoch(*validation, time.perf_counter() - started)
             # Logged before the checkpoint that covers it, so that no log lacks an epoch after a
             # restart from that.
             self.tracker.log_epoch(record)
@@ -288,39 +287,49 @@ class _Training:
             self.checkpoints.save(self._step, copy, self.progress)
             self.save_schedule.saved(self._step)
 
-    def _score(self) -> tuple[float, float] | None:
-        """Returns the best epoch's loss and accuracy on the test set; None if told to stop."""
+    def _score(self) -> dict[str, Any] | None:
+        """Returns all scores of the best epoch's model; None if told to stop."""
         if self.stop:
             return None
         template = self.program.abstract_state()
         best = self.checkpoints.best_model(template, self.progress)
-        return self._evaluate(best, "test", "testing")
+        try:
+            test_logits, val_logits = (
+                self.program.logits(best, split, self._on_batch(f"scoring {split}"))
+                for split in ("test", "val")
+            )
+        except Stopped:
+            return None
+        result = scores.summarize(test_logits, self.splits.test, val_logits, self.splits.val.labels)
+        return {"checkpoint": "best", "tta": False} | result
 
-    def _evaluate(
-        self, model: dict[str, functional.Arrays], split: str, description: str
-    ) -> tuple[float, float] | None:
-        """Returns a model's (mean loss, accuracy in percent); None if told to stop."""
+    def _validate(self, state: TrainState) -> tuple[float, float] | None:
+        """Returns (mean loss, accuracy in percent) on the validation set; None if told to stop."""
+        try:
+            self.stop.check()
+            return self.program.evaluate(state.model, "val", self._on_batch("validating"))
+        except Stopped:
+            return None
+
+    def _on_batch(self, description: str) -> Callable[[int, int], None]:
+        """Returns fn(done, total) that shows progress, and raises Stopped if told to stop."""
         show = self.tracker.evaluation_callback(description)
 
         def on_batch(done: int, total: int) -> None:
             show(done, total)
             self.stop.check()
 
-        try:
-            self.stop.check()
-            return self.program.evaluate(model, split, on_batch)
-        except Stopped:
-            return None
+        return on_batch
 
-    def _summarize(self, state: TrainState, test_loss: float, test_acc: float) -> dict[str, Any]:
+    def _summarize(self, state: TrainState, evaluation: dict[str, Any]) -> dict[str, Any]:
         records = self.progress.records
         packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
         versions = {"jaxcifar": __version__, "python": platform.python_version()}
         return {
             "best_epoch": self.progress.best_epoch,
             "best_val_acc": self.progress.best["val_acc"],
-            "test_acc": test_acc,
-            "test_loss": test_loss,
+            "test_acc": evaluation["accuracy"],
+            "test_loss": evaluation["loss"],
             "num_params": _num_params(state),
             "images_per_second": statistics.median(r["images_per_second"] for r in records),
             "wall_seconds": sum(r["seconds"] for r in records),
@@ -331,11 +340,6 @@ class _Training:
     @property
     def _step(self) -> int:
         return self.progress.step(self.program.steps_per_epoch)
-
-
-def _exit_exception(received: signal.Signals) -> BaseException:
-    """Returns what ends a process as the signal would have."""
-    return KeyboardInterrupt() if received == signal.SIGINT else SystemExit(128 + received)
 
 
 def _num_params(state: TrainState) -> int:

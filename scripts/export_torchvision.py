@@ -12,13 +12,12 @@ from absl import flags
 from jaxcifar import cli
 from jaxcifar.spec import ConfigError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "the run's work directory")
 _OUTPUT = flags.DEFINE_string("output", None, "the .safetensors file to write")
 
 
 def main() -> int:
     """Exports the model; returns the exit code."""
-    if not _WORKDIR.value:
+    if not cli.WORKDIR.value:
         raise ConfigError("--workdir is missing: name the run to export")
     if not _OUTPUT.value or not _OUTPUT.value.endswith(".safetensors"):
         raise ConfigError(f"--output={_OUTPUT.value!r} must be a file named *.safetensors")
@@ -26,7 +25,7 @@ def main() -> int:
     # lazy: --help and errors should not wait for JAX
     from jaxcifar import checkpoint, state_dict_files, weights
 
-    model, config = checkpoint.load_model(_WORKDIR.value, config_file=cli.CONFIG.value)
+    model, config = checkpoint.load_model(cli.WORKDIR.value, config_file=cli.CONFIG.value)
     state_dict_files.write(weights.to_torchvision(model), _OUTPUT.value)
     print(
         f"{config.model.name}, {config.model.stem} stem, {config.model.head} head: {_OUTPUT.value}"
@@ -35,4 +34,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    cli.launch(main, __doc__, (_WORKDIR, _OUTPUT, cli.CONFIG))
+    cli.launch(main, __doc__, (cli.WORKDIR, _OUTPUT, cli.CONFIG))

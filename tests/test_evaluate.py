@@ -1,30 +1,164 @@
-import jax
+import csv
+import json
+import sys
+
 import numpy as np
 import pytest
-from flax import nnx
+from absl import flags
+from absl.testing import flagsaver
+from PIL import Image
 
-from jaxcifar import evaluate, models, parallel
-from jaxcifar.models import functional
+from jaxcifar import checkpoint, data, evaluate, train
+from jaxcifar.spec import ConfigError
 
 
-@pytest.mark.parametrize("batch_size", [7, 25, 1000])
-def test_every_image_counts_once_for_any_batch_size(small_config, batch_size):
-    small_config.eval.batch_size = batch_size
-    mesh = parallel.setup(small_config)
-    model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))
-    graphdefs, params, stats = functional.split(model)
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "run"
+
+
+@pytest.fixture
+def workdir(directory, small_config):
+    """The work directory of a finished run of one epoch, trained once."""
+    small_config.num_epochs = 1
+    train.train_and_evaluate(small_config, directory)
+    return directory
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Runs the command in this process: fn(*flags) -> exit code, stdout, stderr."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
+        with flagsaver.flagsaver():
+            flags.FLAGS.unparse_flags()
+            with pytest.raises(SystemExit) as caught:
+                evaluate.launch()
+            flags.FLAGS.mark_as_parsed()
+        return caught.value.code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of photos of several sizes and modes, in subfolders, and other files."""
+    root = tmp_path / "photos"
+    (root / "sub").mkdir(parents=True)
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (25, 32, 32, 3), dtype=np.uint8)
-    labels = rng.integers(0, 10, 25, dtype=np.int32)
+    sizes = [(32, 32, 3), (48, 40, 3), (20, 20), (64, 32, 4)]
+    names = ["a.png", "b.png", "sub/c.png", "sub/d,e.png"]
+    for name, size in zip(names, sizes, strict=True):
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(root / name)
+    (root / "notes.txt").write_text("x")
+    (root / ".hidden.png").write_text("x")
+    return root
 
-    score = evaluate.make_evaluate(graphdefs, small_config, mesh)
-    arrays = jax.device_put((images, labels), parallel.replicated(mesh))
-    scored = []
-    loss, accuracy = score(params, stats, *arrays, on_batch=lambda *counts: scored.append(counts))
 
+def test_evaluation_agrees_with_the_summary(workdir, command):
+    summary = json.loads((workdir / "summary.json").read_text())
+    first = json.loads((workdir / "evaluation.json").read_text())
+    assert first["accuracy"] == summary["test_acc"]
+    assert first["loss"] == summary["test_loss"]
+    assert np.sum(first["confusion_matrix"]) == first["num_images"] == 120
+    assert len(first["per_class"]) == 100
+    (workdir / "evaluation.json").unlink()
+    code, out, err = command(f"--workdir={workdir}")
+    assert code == 0, err
+    assert f"test accuracy      {summary['test_acc']:.2f}%" in out
+    again = json.loads((workdir / "evaluation.json").read_text())
+    assert again["confusion_matrix"] == first["confusion_matrix"]
+    assert again["loss"] == pytest.approx(first["loss"], rel=1e-6)
+
+
+def test_other_checkpoints_and_tta(workdir, command):
+    for which in ("last", "10"):
+        code, _, err = command(f"--workdir={workdir}", f"--checkpoint={which}", "--tta")
+        assert code == 0, err
+        evaluation = json.loads((workdir / f"evaluation-{which}.json").read_text())
+        assert (evaluation["checkpoint"], evaluation["tta"]) == (which, True)
+
+
+def test_predict_normalizes_and_resizes(workdir, small_config):
+    model, _ = checkpoint.load_model(workdir)
+    images = data.load(small_config).test.images[:7]
+    probabilities = evaluate.predict(model, images)
+    assert probabilities.dtype == np.float32
     pixels = (images / 255 - small_config.data.mean) / np.array(small_config.data.std)
-    logits = functional.apply_eval(graphdefs, params, stats, pixels.astype(np.float32))
-    log_probs = np.asarray(jax.nn.log_softmax(logits))[np.arange(25), labels]
-    assert loss == pytest.approx(-log_probs.mean(), rel=1e-5)
-    assert accuracy == pytest.approx(100 * (logits.argmax(1) == labels).mean())
-    assert scored == [(done, 25) for done in (*range(batch_size, 25, batch_size), 25)]
+    logits = np.asarray(model(pixels.astype(np.float32)), np.float64)
+    expected = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+    large = [np.asarray(Image.fromarray(image).resize((64, 64), 0)) for image in images]
+    larger = evaluate.predict(workdir, [*large, images[0]], tta=True)
+    assert larger.shape == (8, 100)
+    assert evaluate.predict(model, images[:0]).shape == (0, 100)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 32, 32, 3), np.float32),
+        np.zeros((2, 32, 32), np.uint8),
+        [np.zeros(3, np.uint8)],
+    ],
+)
+def test_predict_refuses_other_images(workdir, images):
+    with pytest.raises(ConfigError, match="predict needs uint8 images"):
+        evaluate.predict(workdir, images)
+
+
+def test_models_refuse_integers(workdir):
+    model, _ = checkpoint.load_model(workdir)
+    with pytest.raises(TypeError, match=r"evaluate\.predict"):
+        model(np.zeros((1, 32, 32, 3), np.uint8))
+
+
+def test_predictions_of_a_folder(workdir, command, photos, tmp_path):
+    output = tmp_path / "predictions.csv"
+    code, _, err = command(f"--workdir={workdir}", f"--predict={photos}", f"--output={output}")
+    assert code == 0, err
+    with open(output, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["a.png", "b.png", "sub/c.png", "sub/d,e.png"]
+    assert list(rows[0]) == ["file", "class", "probability", "top5"]
+    top = [pair.rpartition(":") for pair in rows[0]["top5"].split(";")]
+    assert len(top) == 5
+    assert (top[0][0], top[0][2]) == (rows[0]["class"], rows[0]["probability"])
+    expected = evaluate.predict(workdir, [np.asarray(Image.open(photos / "a.png"))])[0]
+    assert float(rows[0]["probability"]) == pytest.approx(expected.max(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--workdir is missing"),
+        (["--workdir=nosuch"], "not the work directory of a run"),
+        (["--workdir=RUN", "--checkpoint=worst"], "no checkpoint 'worst'; available: best, last"),
+        (["--workdir=RUN", "--checkpoint=7"], "no checkpoint 7"),
+        (["--workdir=RUN", "--predict=PHOTOS"], "belong together"),
+        (["--workdir=RUN", "--output=x.csv"], "belong together"),
+        (["--workdir=RUN", "--predict=nosuch", "--output=TMP/x.csv"], "'nosuch' is not a folder"),
+        (["--workdir=RUN", "--predict=EMPTY", "--output=TMP/x.csv"], "holds no image files"),
+        (["--workdir=RUN", "--predict=PHOTOS", "--output=nosuch/x.csv"], "cannot be written"),
+        (["--workdir=RUN", "--tta=perhaps"], "tta"),
+        (["--workdir=RUN", "--config=nosuch.py"], "no config file"),
+        (["--workdir=RUN", "stray"], "'stray' is not a flag"),
+    ],
+)
+def test_invalid_commands_exit_with_2(workdir, photos, tmp_path, command, arguments, message):
+    (tmp_path / "empty").mkdir()
+    places = {"RUN": workdir, "PHOTOS": photos, "EMPTY": tmp_path / "empty", "TMP": tmp_path}
+    for name, path in places.items():
+        arguments = [argument.replace(name, str(path)) for argument in arguments]
+    code, out, err = command(*arguments)
+    assert code == 2, out
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_help_is_fast_and_complete(command):
+    code, out, _ = command("--help")
+    assert code == 0
+    for name in ("workdir", "checkpoint", "tta", "predict", "output", "config"):
+        assert f"--{name}\n" in out

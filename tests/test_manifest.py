@@ -51,6 +51,6 @@ def test_atomic_write_keeps_the_old_file_where_it_fails(tmp_path):
     path = tmp_path / "file"
     manifest.write_atomically(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        manifest.write_atomically(path, "\ud800")
+        manifest.write_atomically(path, "\ud800")  # no file name has that
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

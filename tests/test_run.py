@@ -112,7 +112,7 @@ def test_summary_counts_only_if_it_fits_the_record(claim, add_checkpoint):
     run = claim()
     assert run.finished_summary() is None
     summary = {"best_epoch": 3, "best_val_acc": 53.0, "test_acc": 51.0, "test_loss": 1.0}
-    run.write_summary(summary)
+    run.write_summary(summary, {})
     assert run.finished_summary() == summary
     path = run.directory / "summary.json"
     for text in (
@@ -125,7 +125,7 @@ def test_summary_counts_only_if_it_fits_the_record(claim, add_checkpoint):
     ):
         path.write_text(text)
         assert run.finished_summary() is None
-    run.write_summary(summary)
+    run.write_summary(summary, {})
     run.config.num_epochs = 4
     assert claim().finished_summary() is None
     run.remove_summary()

@@ -15,7 +15,7 @@ import torch_reference
 from golden import make_resnet
 from resnet_weights import WIDTH, abstract, assert_same, draw, port, ported_state_dict
 
-from jaxcifar import checkpoint, data, evaluate, parallel, train, weights
+from jaxcifar import checkpoint, data, parallel, train, validation, weights
 from jaxcifar.models import functional
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
@@ -76,7 +76,7 @@ def test_load_model_matches_the_summary(run):
     graphdefs, params, stats = functional.split(model)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == summary["num_params"]
     test = data.load(config).test
-    score = evaluate.make_evaluate(graphdefs, config, parallel.setup(config))
+    score = validation.make_evaluate(graphdefs, config, parallel.setup(config))
     loss, accuracy = score(params, stats, test.images, test.labels)
     assert accuracy == pytest.approx(summary["test_acc"])
     # float32 rounding: the arrays are placed differently, so the program differs

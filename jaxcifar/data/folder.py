@@ -57,7 +57,7 @@ def load(root: str) -> tuple[Dataset, Dataset]:
     stem = hashlib.blake2b(os.fsencode(base.resolve()), digest_size=8).hexdigest()
     images = cache.load_or_make(
         cache.directory() / f"folder-{stem}-{key.hexdigest()}.npy",
-        lambda: _decode_all([entry.path for _, entry in entries]),
+        lambda: decode_all([entry.path for _, entry in entries]),
         stale=f"folder-{stem}-*.npy",
     )
     labels = np.array([label for label, _ in entries], np.int32)
@@ -93,20 +93,23 @@ def _class_names(root: str, base: pathlib.Path, splits: list[pathlib.Path]) -> t
     return tuple(sorted(train_names))
 
 
-def _visible(folder: pathlib.Path) -> list[os.DirEntry]:
+def _visible(folder: str | os.PathLike) -> list[os.DirEntry]:
     return sorted((e for e in os.scandir(folder) if e.name[0] != "."), key=lambda e: e.name)
 
 
 def _image_files(folder: pathlib.Path) -> list[os.DirEntry]:
-    formats = Image.registered_extensions()
-    extensions = {extension for extension, format in formats.items() if format in _FORMATS}
-    files = []
-    if folder.is_dir():
-        files = [e for e in _visible(folder) if os.path.splitext(e.name)[1].lower() in extensions]
+    files = _images(folder) if folder.is_dir() else []
     if not files:
         raise ConfigError(f"the class folder {str(folder)!r} holds no image files")
     _check_readable([entry.path for entry in files if not _is_regular(entry)])
     return files
+
+
+def _images(folder: str | os.PathLike) -> list[os.DirEntry]:
+    """Returns the visible entries of a folder that have an image's extension."""
+    formats = Image.registered_extensions()
+    extensions = {extension for extension, format in formats.items() if format in _FORMATS}
+    return [e for e in _visible(folder) if os.path.splitext(e.name)[1].lower() in extensions]
 
 
 def _is_regular(entry: os.DirEntry) -> bool:
@@ -129,7 +132,31 @@ def _check_readable(unreadable: list[str]) -> None:
         )
 
 
-def _decode_all(paths: list[str]) -> np.ndarray:
+def find_images(root: str) -> list[str]:
+    """Returns the paths of all image files in a folder and its subfolders, sorted; hidden files are
+    ignored.
+
+    Raises:
+        ConfigError: there is no such folder, it holds no image, or some cannot be read.
+    """
+    if not pathlib.Path(root).is_dir():
+        raise ConfigError(f"{root!r} is not a folder")
+    entries = []
+    for folder, subfolders, _ in os.walk(root):
+        subfolders[:] = sorted(name for name in subfolders if name[0] != ".")
+        entries += _images(folder)
+    if not entries:
+        raise ConfigError(f"the folder {root!r} holds no image files")
+    _check_readable([entry.path for entry in entries if not _is_regular(entry)])
+    return sorted(entry.path for entry in entries)
+
+
+def decode_all(paths: list[str]) -> np.ndarray:
+    """Returns the images in files, uint8 [N, 32, 32, 3], as `load` does.
+
+    Raises:
+        ConfigError: some cannot be decoded.
+    """
     images = np.empty((len(paths), _IMAGE_SIZE, _IMAGE_SIZE, 3), np.uint8)
     unreadable = []
 
@@ -158,10 +185,15 @@ def _decode_all(paths: list[str]) -> np.ndarray:
 def _decode(path: str) -> np.ndarray:
     """Returns the file's image, uint8 [32, 32, 3]."""
     with Image.open(path, formats=_FORMATS) as image:
-        if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip at 255
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = ImageOps.exif_transpose(image).convert("RGB")
-        size = (_IMAGE_SIZE, _IMAGE_SIZE)
-        if image.size != size:
-            image = ImageOps.fit(image, size, method=Image.Resampling.BILINEAR)
-        return np.asarray(image)
+        return fit(image)
+
+
+def fit(image: Image.Image) -> np.ndarray:
+    """Returns an image of any size and mode as `load` does, uint8 [32, 32, 3]."""
+    if image.mode.startswith("I"):  # 16-bit grayscale, which convert() would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    size = (_IMAGE_SIZE, _IMAGE_SIZE)
+    if image.size != size:
+        image = ImageOps.fit(image, size, method=Image.Resampling.BILINEAR)
+    return np.asarray(image)

@@ -33,6 +33,14 @@ def split(model: nnx.Module) -> tuple[GraphDefs, Arrays, Arrays]:
     return graphdefs, nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
 
+def split_eval(model: nnx.Module) -> tuple[GraphDefs, Arrays, Arrays]:
+    """Returns the same as `split` of a model in evaluation mode, for `apply_eval` only; leaves the
+    model as it is.
+    """
+    graphdef, params, stats = nnx.split(model, nnx.Param, ...)
+    return GraphDefs(graphdef, graphdef), nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
+
+
 def apply_train(
     graphdefs: GraphDefs, params: Arrays, stats: Arrays, images: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, Arrays]:

@@ -76,6 +76,11 @@ class Conv(nnx.Conv):
     """Flax's convolution, its input and its output's gradient materialized (see `_materialize`)."""
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
+        if jnp.issubdtype(jnp.result_type(inputs), jnp.integer):
+            raise TypeError(
+                f"the images are {jnp.result_type(inputs)}, not normalized floats: use "
+                "jaxcifar.evaluate.predict, which normalizes them"
+            )
         return _materialize_gradient(super().__call__(_materialize(inputs)))
 
 
