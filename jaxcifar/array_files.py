@@ -1,6 +1,5 @@
 """Named arrays in a directory, through Orbax: checkpoints and ported weights."""
 
-import errno
 import os
 import pathlib
 import re
@@ -22,7 +21,9 @@ def write(directory: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
             checkpointer.save(directory.absolute(), dict(arrays))
     except ValueError as error:  # how TensorStore reports errors of the file system
         code = re.search(r"os_error_code='(\d+)'", str(error))
-        number = int(code[1]) if code else errno.EIO
+        if not code:
+            raise
+        number = int(code[1])
         raise OSError(number, os.strerror(number), str(directory)) from error
 
 

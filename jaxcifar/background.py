@@ -8,7 +8,7 @@ Task = Callable[[], None]
 
 class BackgroundWriter:
     """Runs tasks in a thread, one at a time. Of the tasks that have not begun only the newest is
-    kept, so that a slow disk delays nobody.
+    kept, so that a slow disk does not delay training.
     """
 
     def __init__(self):
@@ -39,14 +39,14 @@ class BackgroundWriter:
         """
         with self._condition:
             while self._thread is not None:
-                self._condition.wait(timeout=1)  # without a timeout no signal would be handled
+                self._condition.wait()
             self._raise_error()
 
     def _run(self) -> None:
         while True:
             with self._condition:
                 task, self._pending = self._pending, None
-                if task is None or self._error:  # what is pending then is dropped
+                if task is None:
                     self._thread = None
                     self._condition.notify_all()
                     return
@@ -54,7 +54,7 @@ class BackgroundWriter:
                 task()
             except BaseException as error:
                 with self._condition:
-                    self._error = error
+                    self._error, self._pending = error, None
 
     def _raise_error(self) -> None:
         if self._error:

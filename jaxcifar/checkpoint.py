@@ -7,7 +7,7 @@ They are written in the background; `checkpoint_files` says where they are and w
 import os
 import pathlib
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ from jaxcifar import config as config_lib
 from jaxcifar.background import BackgroundWriter
 from jaxcifar.models import functional
 from jaxcifar.progress import Progress
-from jaxcifar.spec import ConfigError
+from jaxcifar.spec import ConfigError, first_line
 from jaxcifar.step import TrainState
 
 State = TypeVar("State")
@@ -29,7 +29,7 @@ class Checkpoints:
     """The checkpoints of a run, for its owner: saves in the background, restores, cleans up."""
 
     def __init__(self, directory: pathlib.Path, keep: int, check_owner: Callable[[], None]):
-        """Deletes what interrupted saves left behind.
+        """Reads and writes nothing yet.
 
         Args:
             directory: the run's `checkpoints`.
@@ -40,7 +40,6 @@ class Checkpoints:
         self._writer = BackgroundWriter()
         self._best: tuple[int, dict[str, functional.Arrays]] | None = None  # its step and model
         self._best_on_disk: int | None = None
-        checkpoint_files.remove_partial(directory)
 
     def save(self, step: int, state: TrainState, progress: Progress) -> None:
         """Schedules saving a state as `last`, after the best model if that is not saved yet.
@@ -92,6 +91,10 @@ class Checkpoints:
                 if condition == "damaged":
                     checkpoint_files.move_aside(best)
                 self._write("best", progress.best["step"], state.model, progress.to_json())
+        for older in (path.parent / str(step) for step in checkpoint_files.steps(path.parent)):
+            if manifest.check(older) == "damaged":
+                moved = checkpoint_files.move_aside(older)
+                print(f"the older checkpoint {older} is damaged; it is now in {moved}")
         self._remove_old()
         return state
 
@@ -105,6 +108,22 @@ class Checkpoints:
         if self._best and self._best[0] == step:
             return self._best[1]
         return _restore(self._directory / "best" / str(step), template.model)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        """Waits until everything is on disk, but not after a second Ctrl-C. What a save raises then
+        does not replace an error of the run.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            return
+        try:
+            self.wait()
+        except Exception as second:
+            if error is None:
+                raise
+            print(f"the state was not saved: {first_line(second)}")
 
     def wait(self) -> None:
         """Waits until everything is on disk.
@@ -131,14 +150,15 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         """Deletes all but the newest few `last`, and every best that is neither the current one nor
-        referred to by those.
+        referred to by those. Those newer than the newest complete one are left alone.
         """
         last, best = self._directory / "last", self._directory / "best"
         paths = [last / str(step) for step in checkpoint_files.steps(last)]
-        complete = [path for path in paths if manifest.path_for(path).exists()]
-        for path in complete[self._keep :]:
-            checkpoint_files.remove(path)
-        kept = [checkpoint_files.read_progress(path) for path in complete[: self._keep]]
+        complete = [path for path in paths if manifest.path_for(path).exists()][: self._keep]
+        for path in paths[paths.index(complete[0]) :]:
+            if path not in complete:
+                checkpoint_files.remove(path)
+        kept = [checkpoint_files.read_progress(path) for path in complete]
         needed = {progress.best["step"] for progress in kept if progress.best}
         needed.add(self._best_on_disk)
         for step in checkpoint_files.steps(best):
@@ -172,13 +192,14 @@ def load_model(
     if not checkpoints.is_dir():
         raise ConfigError(f"{str(workdir)!r} is not the work directory of a run with a checkpoint")
     while True:
-        path = _find(checkpoints, which)
+        before = sorted(checkpoints.glob("*/*"))
         try:
+            path = _find(checkpoints, which)
             progress = checkpoint_files.read_progress(path)
             leaves = _read_model(path)
             break
         except ConfigError:
-            if manifest.check(path) == "intact":  # else the run has gone on and removed it
+            if sorted(checkpoints.glob("*/*")) == before:  # else the run has saved meanwhile
                 raise
     config = config_lib.from_dict(progress.config)
     _check_registered(config, config_file)
@@ -266,20 +287,26 @@ def _check_fits(
 
 def _find(checkpoints: pathlib.Path, which: str | int) -> pathlib.Path:
     """Returns the directory of the checkpoint that `load_model` is to load."""
-    kinds = ("best", "last")
-    if which in kinds:
-        path = checkpoint_files.find_newest(checkpoints / which)
-        if path:
+    saved = {kind: checkpoint_files.steps(checkpoints / kind) for kind in ("best", "last")}
+    if which == "last" and saved["last"]:
+        return checkpoint_files.find_newest(checkpoints / "last")
+    if which == "best" and saved["best"]:
+        candidates = [checkpoints / "best" / str(saved["best"][0])]  # no other is the best
+    else:
+        candidates = [
+            checkpoints / kind / str(which) for kind in saved if str(which) in map(str, saved[kind])
+        ]
+    for path in candidates:
+        if manifest.check(path) == "intact":
             return path
-    for kind in kinds:
-        path = checkpoints / kind / str(which)
-        if str(which).isdecimal() and path.is_dir():
-            condition = manifest.check(path)
-            if condition != "intact":
-                raise ConfigError(f"the checkpoint {str(path)!r} is {condition}")
-            return path
-    available = sorted({s for kind in kinds for s in checkpoint_files.steps(checkpoints / kind)})
+    if candidates:
+        raise ConfigError(
+            f"the checkpoint {str(candidates[0])!r} is damaged; choose another, or resume the run, "
+            "which restores its best if it can"
+        )
+    steps = sorted({step for kind in saved for step in saved[kind]})
+    available = [kind for kind in saved if saved[kind]]
     raise ConfigError(
         f"{str(checkpoints)!r} has no checkpoint {which!r}; "
-        + (f"available: best, last, steps {available}" if available else "there is none yet")
+        + (f"available: {', '.join(available)}, steps {steps}" if steps else "there is none yet")
     )

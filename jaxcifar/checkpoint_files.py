@@ -22,18 +22,19 @@ def steps(directory: pathlib.Path) -> list[int]:
 
 
 def find_newest(directory: pathlib.Path, *, set_aside: bool = False) -> pathlib.Path | None:
-    """Returns the newest intact checkpoint in checkpoints/last or checkpoints/best, or None if a
-    checkpoint was never completed. Prints which newer ones are passed over.
+    """Returns the newest intact checkpoint in a directory, or None if there is no checkpoint.
+    Prints which newer ones are skipped.
 
     Args:
         directory: checkpoints/last or checkpoints/best.
         set_aside: move damaged checkpoints away; only the run's owner may.
 
     Raises:
-        ConfigError: there are damaged checkpoints, and no intact one.
+        ConfigError: there are checkpoints, and none is intact.
     """
-    damaged = []
-    for path in (directory / str(step) for step in steps(directory)):
+    listed = steps(directory)
+    damaged, problems = [], []
+    for path in (directory / str(step) for step in listed):
         condition = manifest.check(path)
         if condition == "intact":
             for other in damaged:
@@ -43,12 +44,14 @@ def find_newest(directory: pathlib.Path, *, set_aside: bool = False) -> pathlib.
         if condition == "damaged":
             damaged.append(path)
         else:
-            print(f"the checkpoint {path} was not completed: passed over")
-    if damaged:
+            print(f"the checkpoint {path} has no manifest: skipped")
+        problems.append(f"{path.name} ({condition})")
+    if steps(directory) != listed:  # the run has saved another one meanwhile
+        return find_newest(directory, set_aside=set_aside)
+    if problems:
         raise ConfigError(
-            f"no checkpoint in {str(directory)!r} is intact: {', '.join(p.name for p in damaged)} "
-            "damaged; restore one from a backup",
-            command_hint="--fresh moves the run aside and starts over",
+            f"no checkpoint in {str(directory)!r} is intact: {', '.join(problems)}; restore one "
+            "from a backup, or move the directory away to start over"
         )
     return None
 
@@ -70,8 +73,13 @@ def commit(partial: pathlib.Path, path: pathlib.Path) -> None:
         OSError: a file cannot be written.
     """
     manifest.write(partial)
+    _replace(partial, path)
+
+
+def _replace(partial: pathlib.Path, path: pathlib.Path) -> None:
     remove(path)
     partial.rename(path)
+    manifest.sync_directory(path.parent)
 
 
 def remove(path: pathlib.Path) -> None:
@@ -90,8 +98,11 @@ def move_aside(path: pathlib.Path) -> pathlib.Path:
     return path.rename(aside)
 
 
-def remove_partial(directory: pathlib.Path) -> None:
-    """Deletes what saves that were cut short have left behind; only the run's owner may."""
-    for path in directory.glob("*/*.partial*"):
-        shutil.rmtree(path, ignore_errors=True)
-        path.unlink(missing_ok=True)
+def clean_up(workdir: pathlib.Path) -> None:
+    """Completes or deletes what a killed process has left behind; only the run's owner may."""
+    for partial in workdir.glob("checkpoints/*/*.partial"):
+        if manifest.check(partial) == "intact":  # it was about to take its place
+            _replace(partial, partial.with_suffix(""))
+        shutil.rmtree(partial, ignore_errors=True)
+    for partial in workdir.glob("*.partial"):
+        partial.unlink(missing_ok=True)

@@ -1,9 +1,8 @@
 """What the commands share: flags, the config and its overrides, --help, exit codes."""
 
 import os
+import pathlib
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
@@ -28,8 +27,8 @@ def launch(
     *,
     takes_config: bool = False,
 ) -> None:
-    """Runs a command and exits: 0 done; 1 a bug (its traceback in a file); 2 what the user or the
-    machine has to mend, in plain words on stderr; 3 training diverged; 129, 130 and 143 stopped by
+    """Runs a command and exits: 0 done; 1 a bug (its traceback in a file); 2 what the user has to
+    fix, in plain words on stderr; 3 training diverged; 129, 130 and 143 stopped by
     SIGHUP, SIGINT and SIGTERM (the last by training itself); else what the command returns.
 
     Args:
@@ -76,10 +75,11 @@ def launch(
             _report(error)
             return 3
         except KeyboardInterrupt:
-            # At once: a second Ctrl-C must not wait for a save in the background
-            sys.stdout.flush()
+            # At once: a second Ctrl-C does not wait for a save in the background
+            if sys.stdout:
+                sys.stdout.flush()
             os._exit(130)
-        except Exception as error:  # nobody foresaw it
+        except Exception as error:
             return _report_bug(error)
 
     output.protect()
@@ -144,14 +144,12 @@ def _report(error: Exception) -> int:
 def _report_bug(error: Exception) -> int:
     log = getattr(error, "log", None)
     if log is None:  # it did not happen in a run
-        with tempfile.NamedTemporaryFile(
-            "w", prefix="jaxcifar-error-", suffix=".log", delete=False
-        ) as file:
-            file.write("".join(traceback.format_exception(error)))
-        log = file.name
+        path = pathlib.Path(os.environ.get("TMPDIR", "/tmp"))
+        log = errors.write_log(path / f"jaxcifar-error-{os.getpid()}.log", error)
+    where = f"the traceback in {log}" if log else "this message"
     print(
-        f"error: unexpected {type(error).__name__}: {first_line(error)}; please report it with the "
-        f"traceback in {log}",
+        f"error: unexpected {type(error).__name__}: {first_line(error)}; please report it with "
+        f"{where}",
         file=sys.stderr,
     )
     return 1

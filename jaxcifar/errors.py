@@ -1,7 +1,9 @@
 """The boundary where errors of files, libraries and the machine become plain ConfigErrors."""
 
 import contextlib
-import os
+import errno
+import pathlib
+import traceback
 from collections.abc import Iterator
 
 from jaxcifar.spec import ConfigError, first_line
@@ -54,6 +56,18 @@ _OUT_OF_MEMORY = (
 
 
 def _describe(error: OSError) -> str:
-    names = [os.fspath(name) for name in (error.filename, error.filename2) if name is not None]
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     where = f" ({' -> '.join(map(repr, names))})" if names else ""
-    return f"{error.strerror or first_line(error)}{where}; mend it and start again"
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space" if is_full else "fix that"
+    return f"{error.strerror or first_line(error)}{where}; {remedy} and start again"
+
+
+def write_log(path: pathlib.Path, error: BaseException) -> pathlib.Path | None:
+    """Writes an error's traceback to a file; returns its path, None if it cannot be written."""
+    try:
+        with open(path, "w", encoding="utf-8", errors="replace") as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError:
+        return None
+    return path

@@ -1,26 +1,35 @@
 """Scoring a run's model: on its test set or on any folder of photos.
 
 python -m jaxcifar.evaluate --workdir=runs/part3 [--checkpoint=best|last|STEP] [--tta]
+                            [--ood_dir=DIR [--submission=FILE.csv]]
                             [--predict=FOLDER --output=FILE.csv] [--config=FILE.py]
 
 It writes every score of the best checkpoint to <workdir>/evaluation.json, and those of
---checkpoint=X to evaluation-X.json. --predict writes the class of every photo in a folder instead,
-and needs no data set. --config names the run's config file, if it registers the model. It may be
-called while the run is training, and on other devices.
+--checkpoint=X to evaluation-X.json. --ood_dir adds the scores on the corruption benchmark in a
+directory; the files of a challenge, which have no labels, are classified for --submission instead,
+which needs no data set. If interrupted, it continues after the files already scored. --predict
+writes the class of every photo in a folder instead, and needs no data set. --config names the run's
+config file, if it registers the model. It may be called while the run is training, and on other
+devices.
 """
 
+import contextlib
 import csv
+import hashlib
 import io
 import os
 import pathlib
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli, manifest
+from jaxcifar import cli, corruption_benchmark, manifest
+from jaxcifar.corruption_benchmark import Benchmark
+from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.spec import ConfigError
 
 if TYPE_CHECKING:
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or the step of a checkpoint")
 _TTA = flags.DEFINE_bool("tta", False, "average each image's logits with its mirror image's")
+_OOD_DIR = flags.DEFINE_string("ood_dir", None, "a directory with the corruption benchmark")
+_SUBMISSION = flags.DEFINE_string("submission", None, "the CSV file for a challenge's files")
 _PREDICT = flags.DEFINE_string("predict", None, "a folder of photos to classify")
 _OUTPUT = flags.DEFINE_string("output", None, "the CSV file for --predict")
 
@@ -80,6 +91,8 @@ def main() -> int:
         raise ConfigError("--workdir is missing: name the run to evaluate")
     if bool(_PREDICT.value) != bool(_OUTPUT.value):
         raise ConfigError("--predict=FOLDER and --output=FILE.csv belong together: set both")
+    if _SUBMISSION.value and not _OOD_DIR.value:
+        raise ConfigError("--submission=FILE.csv needs --ood_dir=DIR, the challenge's files")
 
     from jaxcifar import checkpoint  # lazy: --help and errors should not wait for JAX
 
@@ -89,8 +102,28 @@ def main() -> int:
         count = _write_predictions(model, _PREDICT.value, pathlib.Path(_OUTPUT.value))
         print(f"{count:,} predictions: {_OUTPUT.value}")
         return 0
+    benchmark = None
+    if _OOD_DIR.value:
+        benchmark = corruption_benchmark.find(_OOD_DIR.value, len(model.class_names))
+        if (benchmark.labels is None) != bool(_SUBMISSION.value):
+            raise ConfigError(
+                f"--ood_dir={_OOD_DIR.value!r} holds a challenge's files, without labels: set "
+                "--submission=FILE.csv"
+                if benchmark.labels is None
+                else "--submission is for a challenge's files; those of --ood_dir have labels"
+            )
+    if _SUBMISSION.value:
+        count = _write_submission(model, config, benchmark, pathlib.Path(_SUBMISSION.value))
+        print(f"{count:,} predictions: {_SUBMISSION.value}")
+        return 0
     evaluation = {"checkpoint": _CHECKPOINT.value, "tta": _TTA.value}
     evaluation |= _score(model, config)
+    if benchmark:
+        with _predictions(model, config, benchmark) as predicted:
+            evaluation["corruptions"] = corruption_benchmark.scores(
+                predicted, benchmark.labels, evaluation["accuracy"]
+            )
+        print(corruption_benchmark.table(evaluation["corruptions"]))
     suffix = "" if which == "best" else f"-{which}"
     path = pathlib.Path(cli.WORKDIR.value) / f"evaluation{suffix}.json"
     manifest.write_json(path, evaluation)
@@ -133,24 +166,73 @@ def _score(model: "nnx.Module", config: ConfigDict) -> dict[str, Any]:
     return scores.summarize(logits, splits.test, val_logits, splits.val.labels)
 
 
+@contextlib.contextmanager
+def _predictions(
+    model: "nnx.Module", config: ConfigDict, benchmark: Benchmark
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the predicted classes by file, int16 [5·N]. They are kept in the work directory until
+    the context is left without an error, so that an interrupted command goes on.
+    """
+    from jaxcifar.models import functional
+
+    digest = hashlib.blake2b(repr((_TTA.value, config.data.mean)).encode(), digest_size=8)
+    for part in functional.split_eval(model)[1:]:
+        for leaf in functional.flatten(part).values():
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+    for path in benchmark.files.values():
+        digest.update(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
+    partial = pathlib.Path(cli.WORKDIR.value) / f"corruption-predictions-{digest.hexdigest()}"
+    num_images, predicted = benchmark.num_images, {}
+    with ProgressBar("scoring", num_images * len(benchmark.files)) as bar:
+
+        def compute(images: np.ndarray) -> np.ndarray:
+            before = len(predicted) * num_images
+            return _logits(
+                model, images, config=config, on_batch=lambda done, _: bar.update(before + done)
+            )
+
+        predicted.update(corruption_benchmark.predictions(benchmark, compute, partial))
+    yield predicted
+    shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_submission(
+    model: "nnx.Module", config: ConfigDict, benchmark: Benchmark, output: pathlib.Path
+) -> int:
+    """Writes a challenge's submission and returns its number of rows."""
+    _check_writable("submission", output)
+    with _predictions(model, config, benchmark) as predicted:
+        return corruption_benchmark.write_submission(output, predicted)
+
+
+def _check_writable(flag: str, path: pathlib.Path) -> None:
+    """Checks that a file can be written, before hours of scoring."""
+    try:
+        with open(path, "a"):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--{flag}={str(path)!r} cannot be written: {error.strerror}") from error
+
+
 def _logits(
-    model: "nnx.Module", images: np.ndarray, *, config: ConfigDict | None = None, tta: bool = False
+    model: "nnx.Module",
+    images: np.ndarray,
+    *,
+    config: ConfigDict | None = None,
+    tta: bool | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
     """Returns a loaded model's logits, float32 [N, classes], for images uint8 [N, 32, 32, 3]."""
     from jaxcifar import config as config_lib
     from jaxcifar import logits, parallel
     from jaxcifar.models import functional
-    from jaxcifar.progress_bar import ProgressBar
 
     if config is None:
         config = config_lib.default()
         config.data.mean, config.data.std = model.normalization
     graphdefs, params, stats = functional.split_eval(model)
     compute = logits.make_logits(graphdefs, config, parallel.setup(config))
-    with ProgressBar("scoring", len(images)) as bar:
-        return compute(
-            params, stats, images, tta=tta, on_batch=lambda done, total: bar.update(done)
-        )
+    return compute(params, stats, images, tta=_TTA.value if tta is None else tta, on_batch=on_batch)
 
 
 def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Path) -> int:
@@ -158,13 +240,7 @@ def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Pa
     from jaxcifar import scores
     from jaxcifar.data import folder
 
-    try:
-        with open(output, "a"):  # before hours of scoring
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"--output={str(output)!r} cannot be written: {error.strerror}"
-        ) from error
+    _check_writable("output", output)
     paths = folder.find_images(folder_path)
     logits = _logits(model, folder.decode_all(paths), tta=_TTA.value)
     probabilities = scores.softmax(logits)

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import pathlib
+import secrets
 import socket
 import threading
 import time
@@ -36,8 +37,13 @@ class RunLock:
         self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             has_kernel_lock = self._lock_in_kernel()
+            while not self._is_in_place():  # moved away with its directory since it was opened
+                os.close(self._fd)
+                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+                has_kernel_lock = self._lock_in_kernel()
             holder = self._holder()
-            if holder and not (has_kernel_lock and holder.get("kernel") == _kernel()):
+            was_elsewhere = holder and not (has_kernel_lock and holder.get("kernel") == _kernel())
+            if was_elsewhere:
                 self._wait_for_silence(holder)
             self._owner = {
                 "host": socket.gethostname(),
@@ -46,6 +52,9 @@ class RunLock:
                 "kernel": _kernel(),
             }
             self._write(json.dumps(self._owner) + "\n")
+            if was_elsewhere:  # another process may have waited too: the last to write has it
+                time.sleep(SILENCE_SECONDS / 30)
+                self.check()
         except BaseException:
             os.close(self._fd)
             raise
@@ -59,15 +68,11 @@ class RunLock:
         Raises:
             ConfigError: it was moved or deleted, or another process has taken it over.
         """
-        try:
-            is_same = os.path.samestat(self._path.stat(), os.fstat(self._fd))
-        except OSError:
-            is_same = False
         directory = str(self._path.parent)
-        if not is_same:
+        if not self._is_in_place():
             raise ConfigError(
-                f"the work directory {directory!r} was moved, deleted or replaced during the run; "
-                "restore it and start again"
+                f"the work directory {directory!r}, or its file 'lock', was moved, deleted or "
+                "replaced during the run; restore it and start again"
             )
         if self._holder() != self._owner:
             raise ConfigError(f"another process has taken over the work directory {directory!r}")
@@ -82,6 +87,13 @@ class RunLock:
             if self._holder() == self._owner:
                 self._write("")
         os.close(self._fd)
+
+    def _is_in_place(self) -> bool:
+        """Returns whether the file that we have opened is still the directory's."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def _lock_in_kernel(self) -> bool:
         """Returns whether the file system has locks; raises if another process holds this one."""
@@ -111,7 +123,7 @@ class RunLock:
 
     def _now(self) -> float:
         """Returns the time by the clock that stamps this directory's files."""
-        probe = self._path.with_name(f"lock.{os.getpid()}.partial")
+        probe = self._path.with_name(f"lock.{secrets.token_hex(4)}.partial")
         try:
             probe.touch()
             return probe.stat().st_mtime

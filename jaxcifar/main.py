@@ -25,7 +25,11 @@ def main(config: ConfigDict) -> int:
             print(f"the old run is now in {run.moved_to}")
         summary = run.finished_summary()
         if summary:
-            print("this run is already finished; --fresh starts it over")
+            is_early = run.progress.epoch < config.num_epochs
+            hint = (
+                "; it stopped early: raise early_stopping.patience to continue" if is_early else ""
+            )
+            print(f"this run is already finished{hint}; --fresh starts it over")
         else:
             from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 

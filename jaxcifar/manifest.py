@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterable
 from typing import Any, Literal
 
 Condition = Literal["intact", "unfinished", "damaged"]
@@ -18,20 +19,28 @@ def write(path: pathlib.Path) -> None:
     Raises:
         OSError: a file cannot be read or the manifest cannot be written.
     """
-    write_json(path_for(path), _describe(path, sync=True))
+    names = [""]
+    if path.is_dir():
+        below = sorted(path.rglob("*"))
+        names = [str(file.relative_to(path)) for file in below if file.is_file()]
+        for directory in (entry for entry in below if entry.is_dir()):
+            sync_directory(directory)
+    write_json(path_for(path), _describe(path, names, sync=True))
 
 
 def check(path: pathlib.Path) -> Condition:
-    """Returns whether a file, or every file in a directory, is as its manifest says."""
+    """Returns whether a file, or the files in a directory, are as the manifest says. Files that it
+    does not list do not matter.
+
+    Raises:
+        OSError: the disk cannot be read, which says nothing about the files.
+    """
     try:
         expected = json.loads(path_for(path).read_bytes())
+        return "intact" if _describe(path, expected) == expected else "damaged"
     except FileNotFoundError:
-        return "unfinished"
-    except (OSError, ValueError, RecursionError):
-        return "damaged"
-    try:
-        return "intact" if _describe(path) == expected else "damaged"
-    except OSError:
+        return "damaged" if path_for(path).exists() else "unfinished"
+    except (NotADirectoryError, IsADirectoryError, ValueError, TypeError, RecursionError):
         return "damaged"
 
 
@@ -53,6 +62,7 @@ def write_atomically(path: pathlib.Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -66,13 +76,20 @@ def write_json(path: pathlib.Path, value: Any) -> None:
     write_atomically(path, json.dumps(value, indent=1) + "\n")
 
 
-def _describe(path: pathlib.Path, *, sync: bool = False) -> dict[str, dict[str, int | str]]:
-    """Returns the size and digest of a file, or of every file in a directory, by relative path."""
-    files = {"": path}
-    if path.is_dir():
-        files = {str(f.relative_to(path)): f for f in sorted(path.rglob("*")) if f.is_file()}
-        files.pop("manifest.json", None)
-    return {name: _describe_file(file, sync) for name, file in files.items()}
+def sync_directory(path: pathlib.Path) -> None:
+    """Waits until the names in a directory are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _describe(
+    path: pathlib.Path, names: Iterable[str], *, sync: bool = False
+) -> dict[str, dict[str, int | str]]:
+    """Returns the sizes and digests of files by relative path; "" stands for the path itself."""
+    return {name: _describe_file(path / name if name else path, sync) for name in names}
 
 
 def _describe_file(file: pathlib.Path, sync: bool) -> dict[str, int | str]:

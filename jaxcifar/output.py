@@ -10,7 +10,7 @@ class _Pipe(io.FileIO):
 
     def write(self, data: bytes) -> int:
         try:
-            return super().write(data)
+            return super().write(data) or len(data)  # None: it would block
         except OSError:
             return len(data)
 

@@ -1,12 +1,12 @@
 """A run's work directory: whose run it holds, whether that is finished, and what it wrote.
 
-The newest intact checkpoint's progress is the truth; config.json, classes.json and metrics.jsonl
-are copies of it for the reader.
+The newest intact checkpoint's progress is the truth; classes.json, metrics.jsonl and config.json
+(the config of the latest start) are copies of it for the reader.
 """
 
+import errno
 import json
 import pathlib
-import traceback
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -59,9 +59,11 @@ class Run:
                 moved_to = _move_aside(directory, lock)
                 lock = _lock(directory)
         except (OSError, ValueError) as error:  # ValueError: a null character
+            number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+            is_full = number in (errno.ENOSPC, errno.EDQUOT)
             raise ConfigError(
-                f"the work directory {str(workdir)!r} cannot be used: "
-                f"{getattr(error, 'strerror', None) or error}; choose another"
+                f"the work directory {str(workdir)!r} cannot be used: {reason or error}; "
+                + ("free some space and start again" if is_full else "choose another")
             ) from error
         run = cls(config, directory, lock)
         run.moved_to = moved_to
@@ -81,7 +83,7 @@ class Run:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         self.lock.release()
         if isinstance(error, Exception) and not isinstance(error, ConfigError | DivergedError):
-            error.log = _write_error_log(self.directory, error)
+            error.log = errors.write_log(self.directory / "error.log", error)
 
     def finished_summary(self) -> dict[str, Any] | None:
         """Returns the run's summary if it is finished, else None."""
@@ -97,6 +99,7 @@ class Run:
 
     def write_summary(self, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
         """Writes the scores and the summary of the finished run, the summary last."""
+        self.lock.check()
         write_json(self.directory / "evaluation.json", evaluation)
         write_json(self.directory / "summary.json", summary)
 
@@ -127,11 +130,13 @@ class Run:
 
     def add_record(self, record: dict[str, float]) -> None:
         """Appends an epoch's record to `metrics.jsonl`."""
+        self.lock.check()
         with open(self.directory / "metrics.jsonl", "a", encoding="utf-8") as file:
             file.write(_to_line(record))
 
     def _find_progress(self) -> None:
         """Finds the checkpoint to resume from, and refuses one of another config."""
+        checkpoint_files.clean_up(self.directory)
         checkpoints = self.directory / "checkpoints"
         self.last = checkpoint_files.find_newest(checkpoints / "last", set_aside=True)
         if self.last is None:
@@ -158,19 +163,6 @@ class Run:
             return bool(config_lib.differences(config_lib.from_dict(self.progress.config), written))
         except (OSError, *_BAD_JSON):
             return True
-
-
-def _write_error_log(directory: pathlib.Path, error: BaseException) -> pathlib.Path | None:
-    """Writes an unforeseen error's traceback to `error.log`; returns its path, None if it cannot be
-    written.
-    """
-    path = directory / "error.log"
-    text = "".join(traceback.format_exception(error)).encode("utf-8", "replace").decode()
-    try:
-        write_atomically(path, text)
-    except OSError:
-        return None
-    return path
 
 
 def _to_line(record: dict[str, float]) -> str:

@@ -1,8 +1,10 @@
 """On the first SIGINT, SIGTERM or SIGHUP, a run saves and exits."""
 
 import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +39,8 @@ class StopRequest:
 @contextlib.contextmanager
 def stop_signals() -> Iterator[StopRequest]:
     """Yields a StopRequest that the first SIGINT, SIGTERM or SIGHUP makes true, so that a loop can
-    save and exit. A second one takes effect immediately.
+    save and exit. A second Ctrl-C takes effect immediately, and so does another signal a second
+    later: a closing terminal and some job schedulers send theirs twice at once.
 
     A signal that is ignored stays ignored, such as SIGINT in a background job. Outside the main
     thread, which alone may handle signals, none is received.
@@ -51,14 +54,21 @@ def stop_signals() -> Iterator[StopRequest]:
             for signum, handler in handlers.items()
             if handler not in (signal.SIG_IGN, None)  # None: not Python's
         }
+    received_at = 0.0
 
     def restore() -> None:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
 
     def receive(signum: int, frame: Any) -> None:
-        stop.signal = signal.Signals(signum)
-        restore()
+        nonlocal received_at
+        if not stop:
+            stop.signal, received_at = signal.Signals(signum), time.monotonic()
+            with contextlib.suppress(OSError):
+                os.write(2, b"stopping after this step; Ctrl-C stops at once\n")
+        elif signum == signal.SIGINT or time.monotonic() - received_at > 1:
+            restore()
+            os.kill(os.getpid(), signum)
 
     for signum in handlers:
         signal.signal(signum, receive)

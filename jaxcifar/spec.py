@@ -25,7 +25,8 @@ REQUIRED = inspect.Parameter.empty
 
 
 class ConfigError(ValueError):
-    """A user error: the message says what is wrong, what is valid, and what to do.
+    """What the user has to fix, in the config, a file or the machine: the message says what is
+    wrong, what is valid, and what to do.
 
     `command_hint` is added where a command reports the error; it may mention flags.
     """

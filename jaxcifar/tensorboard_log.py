@@ -1,5 +1,6 @@
 """Logging a run to TensorBoard, through tensorboardX, which needs no TensorFlow."""
 
+import contextlib
 import pathlib
 import time
 
@@ -44,7 +45,8 @@ class TensorBoardLog:
 
     def close(self) -> None:
         """Closes the file."""
-        self._writer.close()
+        with contextlib.suppress(OSError):  # every epoch was flushed
+            self._writer.close()
 
     def _write(self, **fields) -> None:
         self._writer.write_event(self._event(wall_time=time.time(), **fields))

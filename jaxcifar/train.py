@@ -1,8 +1,6 @@
 """Training: a run, from its config and work directory to its score on the test set."""
 
-import importlib.metadata
 import pathlib
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -12,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import __version__, data, errors, metrics, parallel, scores
+from jaxcifar import data, environment, errors, metrics, parallel, scores
 from jaxcifar.checkpoint import Checkpoints
 from jaxcifar.program import CallResult, Program
 from jaxcifar.progress import DivergedError, Progress, SaveSchedule, check_finite
@@ -44,21 +42,23 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
 
 def train_run(run: Run) -> dict[str, Any]:
-    """Starts or resumes a run that is not finished, scores its best epoch on the test set, writes
-    the summary and returns it; see `train_and_evaluate`.
-    """
+    """Trains and scores a run that is not finished; see `train_and_evaluate`."""
     with errors.machine(), stop_signals() as stop:
-        return _Training(run, stop).summary()
+        try:
+            return _Training(run, stop).summary()
+        except Stopped:
+            raise stop.exit_exception() from None
 
 
 class _Training:
-    """A run while it trains: what its acts share."""
+    """A run while it trains: the state that its methods share."""
 
     def __init__(self, run: Run, stop: StopRequest):
         """Loads the data; compiles nothing yet."""
         self.run, self.stop, self.config = run, stop, run.config
         mesh = parallel.setup(run.config)
         self.splits = data.load(run.config)
+        stop.check()
         self.program = Program(run.config, mesh, self.splits)
         self.schedule = RunSchedule(run.config, self.program.steps_per_epoch)
         self.progress = run.progress or Progress(
@@ -82,18 +82,17 @@ class _Training:
             state = self.program.init()
             self.run.write_copies(self.progress)
         self.run.remove_summary()  # of a finished run that has grown
+        self.stop.check()
         with self.tracker:
             self._log_start(state, notes)
-            try:
+            with self.checkpoints:
                 state = self._train(state)
                 evaluation = self._score()
-            finally:
-                self.checkpoints.wait()
             if self.stop:
                 self.tracker.info(
                     f"stopped; state saved in {self.run.directory}; run it again to resume"
                 )
-                raise self.stop.exit_exception()
+                self.stop.check()
             summary = self._summarize(state, evaluation)
             self.run.write_summary(summary, evaluation)
             self.tracker.log_summary(summary)
@@ -112,7 +111,12 @@ class _Training:
             self.run.last, self.program.abstract_state(), progress
         )
         self.schedule.restore(progress.schedule_state)
-        notes.append(f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps")
+        if progress.is_finished(self.config):
+            notes.append(f"all {progress.epoch} epochs are done: scoring the best")
+        else:
+            notes.append(
+                f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps"
+            )
         change = self.schedule.describe_extension(
             progress.config["num_epochs"], progress.epoch, self._step
         )
@@ -145,9 +149,9 @@ class _Training:
             # Logged before the checkpoint that covers it, so that no log lacks an epoch after a
             # restart from that.
             self.tracker.log_epoch(record)
-            self._save_epoch(state)
             if self.tracker.wants_histograms(self.progress.epoch):
                 self.tracker.log_histograms(self.progress.epoch, self.program.gradients(state))
+            self._save_epoch(state)
         if self.progress.epoch < self.config.num_epochs:
             self.tracker.info(
                 "stopped early: val_acc has not improved for "
@@ -235,9 +239,10 @@ class _Training:
     def _end_epoch(self, val_loss: float, val_acc: float, val_seconds: float) -> dict[str, float]:
         """Ends the epoch in the schedule and the progress; returns its record."""
         progress, epoch, step = self.progress, self.progress.epoch + 1, self._step
+        if not progress.num_images:
+            raise DivergedError(f"training diverged: every step of epoch {epoch} was skipped")
         train_loss, train_acc = metrics.loss_and_accuracy(progress.sums)
         lr = self.schedule.lr(epoch - 1, step - 1)
-        check_finite(train_loss, "the training loss is", epoch, step, lr)
         check_finite(val_loss, "the validation loss is", epoch, step, lr)
         self.schedule.end_epoch(epoch, step, val_loss, val_acc)
         record = {
@@ -323,8 +328,6 @@ class _Training:
 
     def _summarize(self, state: TrainState, evaluation: dict[str, Any]) -> dict[str, Any]:
         records = self.progress.records
-        packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-        versions = {"jaxcifar": __version__, "python": platform.python_version()}
         return {
             "best_epoch": self.progress.best_epoch,
             "best_val_acc": self.progress.best["val_acc"],
@@ -333,7 +336,7 @@ class _Training:
             "num_params": _num_params(state),
             "images_per_second": statistics.median(r["images_per_second"] for r in records),
             "wall_seconds": sum(r["seconds"] for r in records),
-            "versions": versions | {name: importlib.metadata.version(name) for name in packages},
+            "versions": environment.versions(),
             "device": parallel.describe(self.program.mesh),
         }
 

@@ -3,12 +3,15 @@
 import importlib.util
 import os
 import pathlib
+import re
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxcifar import manifest
 from jaxcifar.progress import Progress
 from jaxcifar.spec import ConfigError, first_line
 
@@ -17,7 +20,8 @@ class WandbLog:
     """A run on W&B. A work directory has one W&B id, so that a restarted run goes on there.
 
     W&B cannot resume offline runs: each start writes a new file, into which all earlier epochs'
-    records are logged again, so that the newest file alone is the whole run.
+    records are logged again, so that the newest file alone has all of them (histograms: those since
+    the last start). When W&B fails during a run, the run continues without it.
     """
 
     def __init__(self, workdir: pathlib.Path, config: ConfigDict, mode: str, progress: Progress):
@@ -65,6 +69,7 @@ class WandbLog:
                 "config.wandb.mode='disabled'"
             ) from error
         self.offline_directory = None
+        self._has_failed = False
         if mode == "offline":
             self.offline_directory = pathlib.Path(self._run.settings.sync_dir)
             for record in progress.records:
@@ -72,7 +77,7 @@ class WandbLog:
 
     def log(self, record: dict[str, float]) -> None:
         """Logs an epoch's record."""
-        self._run.log(record, step=record["epoch"])
+        self._attempt(lambda: self._run.log(record, step=record["epoch"]))
 
     def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
         """Logs a histogram of each parameter's gradient (arrays by name)."""
@@ -82,15 +87,25 @@ class WandbLog:
             f"gradients/{name}": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
             for name, values in gradients.items()
         }
-        self._run.log(histograms, step=epoch)
+        self._attempt(lambda: self._run.log(histograms, step=epoch))
 
     def log_summary(self, summary: dict[str, Any]) -> None:
         """Logs the run's summary."""
-        self._run.summary.update(summary)
+        self._attempt(lambda: self._run.summary.update(summary))
 
     def finish(self, exit_code: int) -> None:
         """Ends the W&B run."""
-        self._run.finish(exit_code=exit_code)
+        self._attempt(lambda: self._run.finish(exit_code=exit_code))
+
+    def _attempt(self, action: Callable[[], None]) -> None:
+        """Acts, unless W&B has failed before."""
+        if self._has_failed:
+            return
+        try:
+            action()
+        except Exception as error:  # W&B documents few of its errors
+            self._has_failed = True
+            print(f"W&B has failed ({_reason(error)}): the run continues without it")
 
 
 def start(workdir: pathlib.Path, config: ConfigDict, progress: Progress) -> WandbLog | None:
@@ -144,7 +159,12 @@ def _reason(error: Exception) -> str:
 
 
 def _run_id(path: pathlib.Path) -> str:
-    """Returns the work directory's W&B id, a new one if it has none."""
-    if not path.exists():
-        path.write_text(secrets.token_hex(4) + "\n", encoding="utf-8")
-    return path.read_text(encoding="utf-8").strip()
+    """Returns the work directory's W&B id, a new one if it has none that can be read."""
+    try:
+        run_id = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        run_id = ""
+    if not re.fullmatch("[0-9a-f]{8}", run_id):
+        run_id = secrets.token_hex(4)
+        manifest.write_atomically(path, f"{run_id}\n")
+    return run_id

@@ -43,14 +43,14 @@ def main(config: ConfigDict) -> int:
         started = time.monotonic()
         run_to_the_end(undisturbed, overrides)
         seconds = time.monotonic() - started
-        kill_repeatedly(killed, overrides, seconds)
+        num_kills = kill_repeatedly(killed, overrides, seconds)
         run_to_the_end(killed, overrides)
         differences = compare(undisturbed, killed)
     for line in differences:
         print(f"DIFFERENT: {line}")
     if not differences:
         print(
-            f"identical after {_KILLS.value} kills: {config.num_epochs} epochs' records, the score "
+            f"identical after {num_kills} kills: {config.num_epochs} epochs' records, the score "
             "and every parameter"
         )
     return 1 if differences else 0
@@ -74,8 +74,9 @@ def run_to_the_end(workdir: pathlib.Path, overrides: list[str]) -> None:
         raise ConfigError(f"the training command failed: {error.strip().splitlines()[-1]}")
 
 
-def kill_repeatedly(workdir: pathlib.Path, overrides: list[str], seconds: float) -> None:
-    """Starts the run and kills it after a random time, again and again.
+def kill_repeatedly(workdir: pathlib.Path, overrides: list[str], seconds: float) -> int:
+    """Starts the run and kills it after a random time, again and again until it ends by itself;
+    returns the number of kills.
 
     Args:
         workdir: the run's work directory.
@@ -85,17 +86,19 @@ def kill_repeatedly(workdir: pathlib.Path, overrides: list[str], seconds: float)
     draw = random.Random(_SEED.value)
     for index in range(_KILLS.value):
         process = start(workdir, overrides)
-        delay = draw.uniform(0.1, 1.0) * seconds
+        delay = draw.uniform(0.1, 0.6) * seconds
         try:
             process.wait(delay)
-            print(f"start {index + 1}: ended by itself within {delay:.1f} s", flush=True)
+            print(f"start {index + 1} ended by itself within {delay:.1f} s", flush=True)
+            return index
         except subprocess.TimeoutExpired:
+            pass
+        finally:
             process.kill()
             process.communicate()
-            epochs = len(records(workdir))
-            print(
-                f"start {index + 1}: killed after {delay:.1f} s, {epochs} epochs done", flush=True
-            )
+        epochs = len(records(workdir))
+        print(f"start {index + 1}: killed after {delay:.1f} s, {epochs} epochs done", flush=True)
+    return _KILLS.value
 
 
 def compare(first: pathlib.Path, second: pathlib.Path) -> list[str]:

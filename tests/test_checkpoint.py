@@ -174,9 +174,6 @@ def test_load_model_moves_nothing(model_run, capsys):
     checkpoint.load_model(model_run, "last")
     assert "20 is damaged: using the one before" in capsys.readouterr().out
     assert newest.exists()
-    (model_run / "checkpoints" / "best" / "20" / "progress.json").unlink()
-    with pytest.raises(ConfigError, match="20' is damaged"):
-        checkpoint.load_model(model_run, 20)
 
 
 def test_load_model_takes_the_newest_again_where_it_was_removed(model_run, monkeypatch):
@@ -212,3 +209,40 @@ def test_unregistered_model_raises_with_its_config_file(model_run, small_config,
     ) as caught:
         checkpoint.load_model(model_run)
     assert caught.value.command_hint == "--config=mine.py"
+
+
+def test_load_model_refuses_another_best(model_run):
+    (model_run / "checkpoints" / "best" / "20" / "progress.json").unlink()
+    assert (model_run / "checkpoints" / "best" / "10").exists()
+    with pytest.raises(ConfigError, match="20' is damaged; choose another, or resume the run"):
+        checkpoint.load_model(model_run)
+    checkpoint.load_model(model_run, 20)  # that of `last`
+    with pytest.raises(
+        ConfigError, match=r"no checkpoint 7; available: best, last, steps \[10, 20\]"
+    ):
+        checkpoint.load_model(model_run, 7)
+
+
+def test_damaged_older_checkpoint_is_set_aside(checkpoints, tmp_path, capsys):
+    for step in (10, 20):
+        checkpoints.keep_best(10, state_of(10).model)
+        checkpoints.save(step, state_of(step), progress_of(10))
+        checkpoints.wait()
+    (tmp_path / "last" / "10" / "progress.json").write_text("{")
+    again = Checkpoints(tmp_path, keep=2, check_owner=lambda: None)
+    again.restore_last(tmp_path / "last" / "20", template(), progress_of(10))
+    assert "the older checkpoint" in capsys.readouterr().out
+    assert saved(tmp_path) == {"last": [20], "best": [10]}
+
+
+def test_errors_of_the_run_are_not_replaced_by_those_of_a_save(checkpoints, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("no space")
+
+    monkeypatch.setattr(checkpoint.array_files, "write", fail)
+    with pytest.raises(ZeroDivisionError), checkpoints:
+        checkpoints.save(10, state_of(10), progress_of(10))
+        raise ZeroDivisionError
+    assert "the state was not saved: no space" in capsys.readouterr().out
+    with pytest.raises(OSError, match="no space"), checkpoints:
+        checkpoints.save(20, state_of(20), progress_of(10))

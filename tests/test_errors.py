@@ -9,12 +9,15 @@ from jaxcifar.spec import ConfigError
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "/x"), r"No space left .* \('/x'\)"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x"),
+            r"No space left .* \('/x'\); free some space",
+        ),
         (
             FileNotFoundError(errno.ENOENT, "No such file or directory", "a", None, "b"),
             "'a' -> 'b'",
         ),
-        (OSError("odd"), "odd; mend it"),
+        (OSError("odd"), "odd; fix that and start again"),
         (MemoryError(), "out of memory: reduce batch_size"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory"), "out of memory: reduce batch_size"),
     ],

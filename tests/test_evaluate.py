@@ -157,6 +157,36 @@ def test_invalid_commands_exit_with_2(workdir, photos, tmp_path, command, argume
     assert len(err.splitlines()) == 1
 
 
+def test_corruption_benchmark_and_submission(workdir, command, tmp_path):
+    from test_corruption_benchmark import DISTORTIONS, write_released
+
+    released = write_released(tmp_path / "released")
+    code, out, err = command(f"--workdir={workdir}", f"--ood_dir={released}")
+    assert code == 0, err
+    assert "mean of 19" in out
+    evaluation = json.loads((workdir / "evaluation.json").read_text())
+    assert evaluation["corruptions"]["num_standard"] == 15
+    assert not list(workdir.glob("corruption-predictions-*"))
+    challenge = write_released(tmp_path / "challenge", DISTORTIONS, labels=False)
+    output = tmp_path / "submission.csv"
+    code, out, err = command(
+        f"--workdir={workdir}", f"--ood_dir={challenge}", f"--submission={output}"
+    )
+    assert code == 0, err
+    assert "380 predictions" in out
+    assert output.read_text().count("\n") == 381
+    for arguments, message in (
+        ([f"--ood_dir={challenge}"], "set --submission=FILE.csv"),
+        ([f"--ood_dir={released}", f"--submission={output}"], "have labels"),
+        ([f"--submission={output}"], "needs --ood_dir"),
+        (["--ood_dir=nosuch"], "is not a folder"),
+        ([f"--ood_dir={challenge}", "--submission=nosuch/x.csv"], "cannot be written"),
+    ):
+        code, _, err = command(f"--workdir={workdir}", *arguments)
+        assert code == 2
+        assert message in err
+
+
 def test_help_is_fast_and_complete(command):
     code, out, _ = command("--help")
     assert code == 0

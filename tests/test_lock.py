@@ -108,3 +108,23 @@ def test_moved_or_taken_over_directory_is_noticed(tmp_path):
         lock.check()
     lock.release()
     assert "elsewhere" in (tmp_path / "moved" / "lock").read_text()  # not ours to clear
+
+
+def test_directory_that_is_replaced_while_it_is_locked(tmp_path, monkeypatch):
+    """As by another process's --fresh: the lock is on the new directory."""
+    directory = tmp_path / "run"
+    directory.mkdir()
+    flock = lock_lib.fcntl.flock
+
+    def flock_late(*arguments):
+        if not (tmp_path / "moved").exists():
+            directory.rename(tmp_path / "moved")
+            directory.mkdir()
+        return flock(*arguments)
+
+    monkeypatch.setattr(lock_lib.fcntl, "flock", flock_late)
+    lock = RunLock(directory)
+    lock.check()
+    with pytest.raises(ConfigError, match="in use"):
+        RunLock(directory)
+    lock.release()

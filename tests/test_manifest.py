@@ -27,7 +27,7 @@ def test_intact_and_unfinished(directory, tmp_path):
         lambda path: (path / "a").write_bytes(b"ab"),
         lambda path: (path / "a").unlink(),
         lambda path: (path / "sub" / "b").rename(path / "b"),
-        lambda path: (path / "new").touch(),
+        lambda path: ((path / "a").unlink(), (path / "a").mkdir()),
         lambda path: (path / "manifest.json").write_bytes(b""),
         lambda path: (path / "manifest.json").write_bytes(b"\xff"),
         lambda path: (path / "manifest.json").write_text("[1]"),
@@ -36,6 +36,20 @@ def test_intact_and_unfinished(directory, tmp_path):
 def test_damage_is_recognized(directory, damage):
     damage(directory)
     assert manifest.check(directory) == "damaged"
+
+
+def test_other_files_do_not_matter(directory):
+    (directory / ".DS_Store").touch()
+    assert manifest.check(directory) == "intact"
+
+
+def test_disk_that_cannot_be_read_says_nothing_about_the_files(directory, monkeypatch):
+    def fail(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(manifest, "_describe_file", fail)
+    with pytest.raises(PermissionError):
+        manifest.check(directory)
 
 
 def test_single_file(tmp_path):

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jaxcifar.signals import stop_signals
+from jaxcifar.signals import Stopped, stop_signals
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -21,14 +21,27 @@ def send(number):
     time.sleep(0.01)  # Python runs handlers between bytecodes
 
 
-def test_first_signal_is_received_and_handlers_are_restored(number):
+def test_first_signal_is_received_and_handlers_are_restored(number, capfd):
     before = signal.getsignal(number)
     with stop_signals() as stop:
         assert not stop
+        stop.check()
         send(number)
         assert stop.signal == number
-        assert signal.getsignal(number) == before  # so that a second one acts at once
+        with pytest.raises(Stopped):
+            stop.check()
     assert signal.getsignal(number) == before
+    assert "stopping after this step" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_signals_that_are_sent_twice_at_once_save(number):
+    """A closing terminal sends SIGHUP twice, and some job schedulers SIGTERM."""
+    with stop_signals() as stop:
+        for _ in range(3):
+            send(number)
+        assert stop.signal == number
+        assert stop.exit_exception().code == 128 + number
 
 
 def test_second_sigint_acts_immediately():

@@ -77,3 +77,29 @@ def test_missing_wandb(small_config, tmp_path, monkeypatch, capsys):
     small_config.wandb.mode = "offline"
     with pytest.raises(ConfigError, match="pip install wandb"):
         wandb_log.start(tmp_path, small_config, progress_after(0))
+
+
+def test_run_continues_without_a_service_that_has_died(small_config, tmp_path, capsys):
+    pytest.importorskip("wandb")
+    small_config.wandb.mode = "offline"
+    log = wandb_log.start(tmp_path, small_config, progress_after(0))
+
+    class Dead:
+        def log(self, *_, **__):
+            raise ConnectionResetError("Connection lost")
+
+    run, log._run = log._run, Dead()
+    for epoch in (1, 2):
+        log.log({"epoch": epoch, "val_acc": 51.0})
+    run.finish()
+    log.finish(0)
+    message = "W&B has failed (Connection lost): the run continues without it"
+    assert capsys.readouterr().out.count(message) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"../../x", b"a" * 1000])
+def test_damaged_run_id_is_replaced(tmp_path, content):
+    (tmp_path / "run-id").write_bytes(content)
+    run_id = wandb_log._run_id(tmp_path / "run-id")
+    assert len(run_id) == 8
+    assert wandb_log._run_id(tmp_path / "run-id") == run_id
