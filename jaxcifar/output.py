@@ -1,8 +1,9 @@
-"""Standard output and error that cannot stop a run."""
+"""Standard output and error that cannot stop a run, and have only what a user should see."""
 
 import io
 import os
 import sys
+from typing import Any
 
 
 class _Pipe(io.FileIO):
@@ -19,6 +20,7 @@ def protect() -> None:
     """Replaces standard output and error, unless something else has replaced them: a closed or full
     output silences the display, and characters that its encoding lacks are escaped.
     """
+    sys.unraisablehook = _hide_closed_loop
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None or stream is not getattr(sys, f"__{name}__"):
@@ -34,3 +36,9 @@ def protect() -> None:
             line_buffering=True,
         )
         setattr(sys, name, new)
+
+
+def _hide_closed_loop(unraisable: Any) -> None:
+    """Hides what TensorStore's threads raise after Orbax has reported a failed write."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
