@@ -1,5 +1,6 @@
 """Shared by all tests: devices, isolated caches, small configs and image folders."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -85,19 +86,25 @@ def run_main():
 
 
 @pytest.fixture
-def call_main(monkeypatch, capsys):
-    """Runs the training command in this process: fn(*flags) -> exit code, stdout, stderr."""
+def call_command(monkeypatch, capsys):
+    """Runs a command in this process: fn(launch, *flags) -> exit code, stdout, stderr."""
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["main", *map(str, arguments)])
+    def call(launch, *arguments):
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, arguments)])
         with flagsaver.flagsaver():
             flags.FLAGS.unparse_flags()
             with pytest.raises(SystemExit) as caught:
-                main_lib.launch()
+                launch()
             flags.FLAGS.mark_as_parsed()
         return caught.value.code, *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture
+def call_main(call_command):
+    """Runs the training command in this process: fn(*flags) -> exit code, stdout, stderr."""
+    return functools.partial(call_command, main_lib.launch)
 
 
 @pytest.fixture

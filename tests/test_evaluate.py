@@ -1,11 +1,9 @@
 import csv
+import functools
 import json
-import sys
 
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 from PIL import Image
 
 from jaxcifar import checkpoint, data, evaluate, train
@@ -26,19 +24,9 @@ def workdir(directory, small_config):
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
+def command(call_command):
     """Runs the command in this process: fn(*flags) -> exit code, stdout, stderr."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["evaluate", *map(str, arguments)])
-        with flagsaver.flagsaver():
-            flags.FLAGS.unparse_flags()
-            with pytest.raises(SystemExit) as caught:
-                evaluate.launch()
-            flags.FLAGS.mark_as_parsed()
-        return caught.value.code, *capsys.readouterr()
-
-    return call
+    return functools.partial(call_command, evaluate.launch)
 
 
 @pytest.fixture
