@@ -99,7 +99,7 @@ def predictions(
         benchmark: the files.
         compute_logits: fn(images uint8 [5·N, 32, 32, 3]) -> logits float32 [5·N, C].
         partial: a directory that keeps the predictions of the files done, so that an interrupted
-            pass goes on after those. Its name must tell models and files apart.
+            pass continues after those. Its name must tell models and files apart.
     """
     for name, path in benchmark.files.items():
 

@@ -15,6 +15,7 @@ devices.
 
 import contextlib
 import csv
+import functools
 import hashlib
 import io
 import os
@@ -82,7 +83,7 @@ def predict(
     if not len(images):
         return np.zeros((0, len(model.class_names)), np.float32)
     resized = np.stack([folder.fit(Image.fromarray(np.asarray(image))) for image in images])
-    return scores.softmax(_logits(model, resized, tta=tta)).astype(np.float32)
+    return scores.softmax(_make_logits(model, tta=tta)(resized)).astype(np.float32)
 
 
 def main() -> int:
@@ -156,13 +157,11 @@ def _score(model: "nnx.Module", config: ConfigDict) -> dict[str, Any]:
     splits = data.load(config)
     if splits.test.class_names != model.class_names:
         raise ConfigError(
-            f"the data set's {len(splits.test.class_names)} classes are not the model's "
-            f"{len(model.class_names)}: config.data names another data set than the run had"
+            f"the {len(splits.test.class_names)} classes of the data set {config.data.name!r} are "
+            f"not the {len(model.class_names)} of the run: the data has changed since"
         )
-    logits, val_logits = (
-        _logits(model, part.images, config=config, tta=_TTA.value)
-        for part in (splits.test, splits.val)
-    )
+    compute = _make_logits(model, config=config, tta=_TTA.value)
+    logits, val_logits = compute(splits.test.images), compute(splits.val.images)
     return scores.summarize(logits, splits.test, val_logits, splits.val.labels)
 
 
@@ -171,11 +170,11 @@ def _predictions(
     model: "nnx.Module", config: ConfigDict, benchmark: Benchmark
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields the predicted classes by file, int16 [5·N]. They are kept in the work directory until
-    the context is left without an error, so that an interrupted command goes on.
+    the context is left without an error, so that an interrupted command continues.
     """
     from jaxcifar.models import functional
 
-    digest = hashlib.blake2b(repr((_TTA.value, config.data.mean)).encode(), digest_size=8)
+    digest = hashlib.blake2b(repr((_TTA.value, model.normalization)).encode(), digest_size=8)
     for part in functional.split_eval(model)[1:]:
         for leaf in functional.flatten(part).values():
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -183,15 +182,14 @@ def _predictions(
         digest.update(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
     partial = pathlib.Path(cli.WORKDIR.value) / f"corruption-predictions-{digest.hexdigest()}"
     num_images, predicted = benchmark.num_images, {}
+    compute = _make_logits(model, config=config, tta=_TTA.value)
     with ProgressBar("scoring", num_images * len(benchmark.files)) as bar:
 
-        def compute(images: np.ndarray) -> np.ndarray:
+        def compute_and_show(images: np.ndarray) -> np.ndarray:
             before = len(predicted) * num_images
-            return _logits(
-                model, images, config=config, on_batch=lambda done, _: bar.update(before + done)
-            )
+            return compute(images, on_batch=lambda done, _: bar.update(before + done))
 
-        predicted.update(corruption_benchmark.predictions(benchmark, compute, partial))
+        predicted.update(corruption_benchmark.predictions(benchmark, compute_and_show, partial))
     yield predicted
     shutil.rmtree(partial, ignore_errors=True)
 
@@ -206,23 +204,23 @@ def _write_submission(
 
 
 def _check_writable(flag: str, path: pathlib.Path) -> None:
-    """Checks that a file can be written, before hours of scoring."""
+    """Checks that a file can be written, before hours of scoring; leaves it as it is."""
+    existed = path.exists()
     try:
         with open(path, "a"):
             pass
+        if not existed:
+            path.unlink()
     except OSError as error:
         raise ConfigError(f"--{flag}={str(path)!r} cannot be written: {error.strerror}") from error
 
 
-def _logits(
-    model: "nnx.Module",
-    images: np.ndarray,
-    *,
-    config: ConfigDict | None = None,
-    tta: bool | None = None,
-    on_batch: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Returns a loaded model's logits, float32 [N, classes], for images uint8 [N, 32, 32, 3]."""
+def _make_logits(
+    model: "nnx.Module", *, config: ConfigDict | None = None, tta: bool
+) -> Callable[..., np.ndarray]:
+    """Returns fn(images uint8 [N, 32, 32, 3], on_batch=None) -> logits float32 [N, classes] of a
+    loaded model, compiled once. Without a config, the defaults of eval.* and parallel.* are used.
+    """
     from jaxcifar import config as config_lib
     from jaxcifar import logits, parallel
     from jaxcifar.models import functional
@@ -232,7 +230,7 @@ def _logits(
         config.data.mean, config.data.std = model.normalization
     graphdefs, params, stats = functional.split_eval(model)
     compute = logits.make_logits(graphdefs, config, parallel.setup(config))
-    return compute(params, stats, images, tta=_TTA.value if tta is None else tta, on_batch=on_batch)
+    return functools.partial(compute, params, stats, tta=tta)
 
 
 def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Path) -> int:
@@ -242,8 +240,8 @@ def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Pa
 
     _check_writable("output", output)
     paths = folder.find_images(folder_path)
-    logits = _logits(model, folder.decode_all(paths), tta=_TTA.value)
-    probabilities = scores.softmax(logits)
+    compute = _make_logits(model, tta=_TTA.value)
+    probabilities = scores.softmax(compute(folder.decode_all(paths)))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "probability", "top5"])
@@ -258,7 +256,8 @@ def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Pa
 
 def launch() -> None:
     """Runs the command and exits."""
-    cli.launch(main, __doc__, (cli.WORKDIR, _CHECKPOINT, _TTA, _PREDICT, _OUTPUT, cli.CONFIG))
+    own_flags = (_CHECKPOINT, _TTA, _OOD_DIR, _SUBMISSION, _PREDICT, _OUTPUT)
+    cli.launch(main, __doc__, (cli.WORKDIR, *own_flags, cli.CONFIG))
 
 
 if __name__ == "__main__":

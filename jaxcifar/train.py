@@ -142,7 +142,7 @@ class _Training:
             state = self._train_epoch(state)
             started = time.perf_counter()
             validation = self._validate(state)
-            if not validation:  # told to stop; a restart goes on from here
+            if not validation:  # told to stop; a restart continues here
                 self._save(state)
                 return state
             record = self._end_epoch(*validation, time.perf_counter() - started)

@@ -141,6 +141,7 @@ def test_invalid_commands_exit_with_2(workdir, photos, tmp_path, command, argume
         arguments = [argument.replace(name, str(path)) for argument in arguments]
     code, out, err = command(*arguments)
     assert code == 2, out
+    assert not (tmp_path / "x.csv").exists()
     assert message in err
     assert len(err.splitlines()) == 1
 
@@ -178,5 +179,6 @@ def test_corruption_benchmark_and_submission(workdir, command, tmp_path):
 def test_help_is_fast_and_complete(command):
     code, out, _ = command("--help")
     assert code == 0
-    for name in ("workdir", "checkpoint", "tta", "predict", "output", "config"):
+    names = ("workdir", "checkpoint", "tta", "ood_dir", "submission", "predict", "output", "config")
+    for name in names:
         assert f"--{name}\n" in out
