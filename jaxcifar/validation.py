@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -21,10 +22,7 @@ def make_evaluate(
     `on_batch(done, total)` is called with counts of images.
     """
 
-    @functools.partial(
-        jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
-    )
-    def evaluate_batch(params, stats, images, labels, start, *, size):
+    def evaluate_batch(params, stats, images, labels, start, size):
         # The last batch reaches past the end: its padding rows repeat the last image with weight 0.
         rows = start + jnp.arange(size)
         weights = rows < len(labels)
@@ -36,13 +34,27 @@ def make_evaluate(
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         return metrics.batch_sums(losses.cross_entropy(logits, targets), logits, targets, weights)
 
+    @functools.partial(
+        jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
+    )
+    def evaluate_batches(params, stats, images, labels, starts, *, size):
+        if len(starts) == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
+            return evaluate_batch(params, stats, images, labels, starts[0], size)
+        sums = jax.lax.map(
+            lambda start: evaluate_batch(params, stats, images, labels, start, size), starts
+        )
+        return jax.tree.map(lambda x: x.sum(0), sums)
+
     def evaluate(params, stats, images, labels, on_batch=None) -> tuple[float, float]:
         size = min(config.eval.batch_size, len(labels))
+        starts = np.arange(0, len(labels), size, dtype=np.int32)
+        # On a GPU all batches in one call: each costs the host as long as the device
+        on_cpu = mesh.devices.flat[0].platform == "cpu"
         sums = []
-        for start in range(0, len(labels), size):
-            sums.append(evaluate_batch(params, stats, images, labels, start, size=size))
+        for part in np.split(starts, len(starts)) if on_cpu else [starts]:
+            sums.append(evaluate_batches(params, stats, images, labels, part, size=size))
             if on_batch:
-                on_batch(min(start + size, len(labels)), len(labels))
+                on_batch(min(int(part[-1]) + size, len(labels)), len(labels))
         return metrics.loss_and_accuracy(functools.reduce(metrics.add, sums, {}))
 
     return evaluate

@@ -16,16 +16,16 @@ PROBS_AND_ALPHAS = ("mixup_prob", "mixup_alpha", "cutmix_prob", "cutmix_alpha")
 
 
 @functools.cache
-def mix_many():
-    """Returns the compiled fn(keys, prob and alpha, prob and alpha) -> images and targets."""
-    return jax.jit(jax.vmap(lambda key, values: mix(key, IMAGES, TARGETS, **values), (0, None)))
+def mix_many(mixup, cutmix):
+    """Returns 4,000 mixes with these probabilities and alphas: images and targets."""
+    values = dict(zip(PROBS_AND_ALPHAS, (*mixup, *cutmix), strict=True))
+    keys = jax.random.split(jax.random.key(0), 4000)
+    return jax.jit(jax.vmap(lambda key: mix(key, IMAGES, TARGETS, **values)))(keys)
 
 
 def draw(count, mixup=(0.0, 1.0), cutmix=(0.0, 1.0)):
     """Returns images and targets of many draws: row indices as images, one-hot rows as targets."""
-    keys = jax.random.split(jax.random.key(0), 4000)
-    results = mix_many()(keys, dict(zip(PROBS_AND_ALPHAS, (*mixup, *cutmix), strict=True)))
-    return tuple(np.asarray(result[:count]) for result in results)
+    return tuple(np.asarray(result[:count]) for result in mix_many(mixup, cutmix))
 
 
 @pytest.mark.parametrize("function", [augment.mixup, augment.cutmix])

@@ -107,22 +107,28 @@ def test_dropout_acts_in_training_only_and_follows_its_key():
     assert model(images).dtype == jnp.float32
 
 
-def plain_batch_norm(x, scale, bias):
+def plain_batch_norm(x, scale, bias, relu):
     axes = tuple(range(x.ndim - 1))
-    return (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5) * scale + bias
+    y = (x - x.mean(axes)) / jnp.sqrt(x.var(axes) + 1e-5) * scale + bias
+    return jnp.maximum(y, 0) if relu else y
 
 
-@pytest.mark.parametrize("shape", [(7, 5), (3, 4, 4, 5)])
-def test_batch_norm_gradient_matches_its_formula(shape):
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("shift", [None, np.full(5, 2.0)], ids=["two passes", "one pass"])
+@pytest.mark.parametrize("shape", [(7, 5), (3, 4, 4, 5), (16, 16, 32, 5)])
+def test_batch_norm_and_its_gradient_match_its_formula(shape, shift, relu):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, weight = rng.normal(3, 2, (2, *shape))
         scale, bias = rng.normal(size=(2, 5))
         ours, theirs = (
-            jax.grad(lambda *args, f=f: (f(*args) * weight).sum(), argnums=(0, 1, 2))(
+            jax.value_and_grad(lambda *args, f=f: (f(*args) * weight).sum(), argnums=(0, 1, 2))(
                 x, scale, bias
             )
-            for f in (lambda *args: layers._batch_norm(*args, 1e-5)[0], plain_batch_norm)
+            for f in (
+                lambda *args: layers._batch_norm(*args, shift, 1e-5, relu)[0],
+                lambda *args: plain_batch_norm(*args, relu),
+            )
         )
         jax.tree.map(
             lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs
@@ -143,6 +149,20 @@ def test_batch_norm_is_exact_far_from_zero_and_statistics_match_pytorch():
     np.testing.assert_allclose(
         norm(x), (exact - norm.mean[...]) / np.sqrt(norm.var[...] + 1e-5), rtol=1e-5
     )
+
+
+def test_batch_norm_of_bfloat16_matches_that_of_float32():
+    """The same bfloat16 activations: to bfloat16's rounding, 2^-8 of a value; its statistics, which
+    come from one pass around the running mean, to 1e-5.
+    """
+    x = np.random.default_rng(0).normal(3, 1, (64, 8, 8, 4)).astype(jnp.bfloat16)
+    wide, narrow = layers.BatchNorm(4), layers.BatchNorm(4, dtype=jnp.bfloat16)
+    for _ in range(2):
+        expected, actual = wide(x.astype(np.float32), relu=True), narrow(x, relu=True)
+        assert actual.dtype == jnp.bfloat16
+        np.testing.assert_allclose(actual.astype(np.float32), expected, rtol=2**-8, atol=1e-6)
+        np.testing.assert_allclose(narrow.mean[...], wide.mean[...], rtol=1e-5)
+        np.testing.assert_allclose(narrow.var[...], wide.var[...], rtol=1e-5)
 
 
 def test_batch_norm_takes_a_single_row_and_half_precision():

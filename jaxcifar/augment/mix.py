@@ -70,14 +70,18 @@ def mix(
     is_mixup = draw < mixup_prob
     is_cutmix = ~is_mixup & (draw < mixup_prob + cutmix_prob)
 
-    mixup_lam = jax.random.beta(mixup_key, mixup_alpha, mixup_alpha)
-    cutmix_lam = jax.random.beta(cutmix_key, cutmix_alpha, cutmix_alpha)
-    box = [
-        _interval_mask(uniform, length, 0.5 * jnp.sqrt(1 - cutmix_lam))
-        for uniform, length in zip(jax.random.uniform(box_key, (2,)), (height, width), strict=True)
-    ]
-    outside = 1.0 - box[0][:, None] * box[1]
-    weight = jnp.where(is_cutmix, outside, jnp.where(is_mixup, mixup_lam, 1.0))  # [H, W]
+    weight = jnp.ones((height, width))
+    if mixup_prob:
+        weight = jnp.where(is_mixup, _symmetric_beta(mixup_key, mixup_alpha), weight)
+    if cutmix_prob:
+        radius = 0.5 * jnp.sqrt(1 - _symmetric_beta(cutmix_key, cutmix_alpha))
+        rows, columns = (
+            _interval_mask(uniform, length, radius)
+            for uniform, length in zip(
+                jax.random.uniform(box_key, (2,)), (height, width), strict=True
+            )
+        )
+        weight = jnp.where(is_cutmix, 1.0 - rows[:, None] * columns, weight)
     lam = weight.mean()
 
     permutation = jax.random.permutation(permutation_key, batch_size)
@@ -86,6 +90,13 @@ def mix(
         images * weight + images[permutation] * (1 - weight),
         targets * lam + targets[permutation] * (1 - lam),
     )
+
+
+def _symmetric_beta(key: jax.Array, alpha: float) -> jax.Array:
+    """Returns a draw from Beta(alpha, alpha)."""
+    if alpha == 1:  # the uniform distribution; the general draw is a loop of many small operations
+        return jax.random.uniform(key)
+    return jax.random.beta(key, alpha, alpha)
 
 
 def _interval_mask(uniform: jax.Array, length: int, radius: jax.Array) -> jax.Array:

@@ -65,7 +65,7 @@ class ResNet(nnx.Module):
 
     def activations(self, images: jax.Array) -> list[jax.Array]:
         """Returns the outputs of the stem and of each of the four stages, [B, h, w, channels]."""
-        x = nnx.relu(self.bn1(self.conv1(images)))
+        x = self.bn1(self.conv1(images), relu=True)
         if self.stem == "imagenet":
             x = nnx.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         activations = [x]
@@ -91,7 +91,7 @@ class BasicBlock(nnx.Module):
         self.downsample = _downsample(in_features, features, stride, rngs, dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nnx.relu(self.bn1(self.conv1(x)))
+        y = self.bn1(self.conv1(x), relu=True)
         y = self.bn2(self.conv2(y))
         for layer in self.downsample:
             x = layer(x)
@@ -117,8 +117,8 @@ class Bottleneck(nnx.Module):
         self.downsample = _downsample(in_features, 4 * features, stride, rngs, dtype)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = nnx.relu(self.bn1(self.conv1(x)))
-        y = nnx.relu(self.bn2(self.conv2(y)))
+        y = self.bn1(self.conv1(x), relu=True)
+        y = self.bn2(self.conv2(y), relu=True)
         y = self.bn3(self.conv3(y))
         for layer in self.downsample:
             x = layer(x)

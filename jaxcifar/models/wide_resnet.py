@@ -44,7 +44,7 @@ class WideResNet(nnx.Module):
         x = self.conv1(images)
         for block in self.blocks:
             x = block(x, rngs=rngs)
-        x = nnx.relu(self.bn(x)).mean(axis=(1, 2))
+        x = self.bn(x, relu=True).mean(axis=(1, 2))
         return layers.at_least_float32(self.fc(x))
 
 
@@ -74,9 +74,9 @@ class WideBlock(nnx.Module):
         )
 
     def __call__(self, x: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        y = nnx.relu(self.bn1(x))
+        y = self.bn1(x, relu=True)
         if self.shortcut is not None:
             x = self.shortcut(y)
-        y = nnx.relu(self.bn2(self.conv1(y)))
+        y = self.bn2(self.conv1(y), relu=True)
         y = self.conv2(self.dropout(y, rngs=rngs))
         return x + y
