@@ -28,6 +28,15 @@ CPU_COMPILER_OPTIONS = {
     )
 }
 
+# XLA cuts CUDA graphs at convolutions by default, which leaves gaps of launches between them; and
+# Triton's matrix products would add their autotuning to the start, for a few small ones.
+GPU_COMPILER_OPTIONS = {
+    "xla_gpu_enable_command_buffer": (
+        "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,CONVOLUTION"
+    ),
+    "xla_gpu_enable_triton_gemm": False,
+}
+
 # For programs that run once: LLVM's default level takes 15 s to compile the random draws of a few
 # parameters, level 1 2 s, with the same bits.
 CPU_RUN_ONCE_OPTIONS = {"xla_backend_optimization_level": 1}
@@ -72,15 +81,15 @@ def describe(mesh: Mesh) -> str:
     return f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
 
 
-def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, str | int]:
+def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, str | int | bool]:
     """Returns XLA's compiler options for the mesh's devices, for a program that runs often or once.
 
-    The CPU's options are experimental: where XLA does not know them, they are left out, with a
-    warning.
+    The options are experimental: where XLA does not know them, they are left out, with a warning.
     """
-    if mesh.devices.flat[0].platform != "cpu":
-        return {}
-    return _supported(CPU_RUN_ONCE_OPTIONS if run_once else CPU_COMPILER_OPTIONS)
+    platform = mesh.devices.flat[0].platform
+    if platform == "cpu":
+        return _supported(CPU_RUN_ONCE_OPTIONS if run_once else CPU_COMPILER_OPTIONS)
+    return {} if platform != "gpu" or run_once else _supported(GPU_COMPILER_OPTIONS)
 
 
 def check_fits(mesh: Mesh, num_bytes: int) -> None:
@@ -130,7 +139,7 @@ def _check_xla_flags() -> None:
         raise ConfigError(f"XLA_FLAGS has unknown flags: {unknown[1]}")
 
 
-def _supported(options: dict[str, str | int]) -> dict[str, str | int]:
+def _supported(options: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError as error:

@@ -44,9 +44,17 @@ class JaxWorker:
         self.mesh = parallel.setup(config.default())
 
     def prepare(
-        self, part: int, batch_size: int, train_images: int, test_images: int, augment: bool
+        self,
+        part: int,
+        batch_size: int,
+        train_images: int,
+        test_images: int,
+        augment: bool,
+        dtype: str | None = None,
     ) -> dict[str, int]:
-        """Builds a recipe's program and runs an epoch; returns the numbers of images."""
+        """Builds a recipe's program and runs an epoch; returns the numbers of images. `dtype` is
+        bfloat16 on a GPU by default, else float32.
+        """
         import jax
 
         from jaxcifar import config
@@ -58,7 +66,7 @@ class JaxWorker:
         c.batch_size = batch_size
         c.num_epochs = 1
         c.model.pretrained = ""
-        c.dtype = "bfloat16" if jax.default_backend() == "gpu" else "float32"
+        c.dtype = dtype or ("bfloat16" if jax.default_backend() == "gpu" else "float32")
         if not augment:
             c.augment = ""
         names = tuple(map(str, range(NUM_CLASSES)))
@@ -123,7 +131,7 @@ class JaxWorker:
 
         on_gpu = jax.default_backend() == "gpu"
         size, dtype = (8192, jnp.bfloat16) if on_gpu else (3072, jnp.float32)
-        a = jnp.ones((size, size), dtype)
+        a = jax.random.normal(jax.random.key(0), (size, size), dtype)  # ones would be faster
         product = jax.jit(lambda a: a @ a)
         jax.block_until_ready(product(a))
         best = 0.0
@@ -149,16 +157,21 @@ class TorchWorker:
         self.arrays = arrays
 
     def prepare(
-        self, part: int, batch_size: int, train_images: int, test_images: int, augment: bool
+        self,
+        part: int,
+        batch_size: int,
+        train_images: int,
+        test_images: int,
+        augment: bool,
+        compile_mode: str | None = None,
     ) -> dict[str, int]:
         """Builds a recipe's model and data and runs an epoch; returns the numbers of images."""
         import pytorch_baseline as baseline
         import torch
 
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        recipe = baseline.make_recipe(part, NUM_CLASSES, self.device)._replace(
-            batch_size=batch_size
-        )
+        recipe = baseline.make_recipe(part, NUM_CLASSES, self.device, compile_mode)
+        recipe = recipe._replace(batch_size=batch_size)
         images, labels = self.arrays[0][:train_images], self.arrays[1][:train_images]
         if augment:
             self.batches = torch.utils.data.DataLoader(
