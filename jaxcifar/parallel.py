@@ -28,13 +28,11 @@ CPU_COMPILER_OPTIONS = {
     )
 }
 
-# XLA cuts CUDA graphs at convolutions by default, which leaves gaps of launches between them; and
-# Triton's matrix products would add their autotuning to the start, for a few small ones.
+# By default XLA cuts CUDA graphs at convolutions, and the launches between leave the GPU idle.
 GPU_COMPILER_OPTIONS = {
     "xla_gpu_enable_command_buffer": (
         "FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,CONDITIONAL,DYNAMIC_SLICE_FUSION,CONVOLUTION"
     ),
-    "xla_gpu_enable_triton_gemm": False,
 }
 
 # For programs that run once: LLVM's default level takes 15 s to compile the random draws of a few

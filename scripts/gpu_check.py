@@ -10,7 +10,7 @@ parts     evaluation, the copy of the state that is saved, augmentation, and its
           CPU's
 starts    2 epochs by the command from an empty cache, and again: seconds to each of its lines, and
           whether both runs are the same, bit for bit
-full      all 50 epochs by the command
+full      all 50 epochs by the command, a second start after `starts`
 
 Each section is a process of its own, ends at a limit of its own, and adds to the JSON as it ends.
 --data is an image folder (train/<class>/*, test/<class>/*); without it the images are synthetic. On
@@ -41,10 +41,10 @@ FORWARD_FLOPS = 2 * 0.556e9  # per image, of a ResNet-18 with the CIFAR stem
 STEPS = 208  # of an epoch that is timed: four device calls
 SECONDS = {  # limits
     "machine": 60,
-    "steps": 240,
-    "profile": 90,
-    "pytorch": 180,
-    "parts": 90,
+    "steps": 100,
+    "profile": 60,
+    "pytorch": 100,
+    "parts": 60,
     "starts": 150,
     "full": 180,
 }
@@ -95,13 +95,13 @@ VARIANTS = {
         }
     ),
     "no CUDA graphs": Variant({"xla_gpu_enable_command_buffer": ""}),
-    "Triton's matrix products": Variant({"xla_gpu_enable_triton_gemm": True}),
-    "autotuning off": Variant({"xla_gpu_autotune_level": 0}),
-    "autotuning at level 2": Variant({"xla_gpu_autotune_level": 2}),
     "deterministic operations only": Variant({"xla_gpu_exclude_nondeterministic_ops": True}),
     "batch 256": Variant(batch_size=256),
     "batch 512": Variant(batch_size=512),
     "float32 (TF32)": Variant(dtype="float32"),
+    "no Triton": Variant({"xla_gpu_enable_triton_gemm": False}),
+    "autotuning at level 2": Variant({"xla_gpu_autotune_level": 2}),
+    "autotuning off": Variant({"xla_gpu_autotune_level": 0}),
 }
 
 
@@ -280,7 +280,7 @@ def starts(data: str) -> Iterator[dict[str, Any]]:
         root = pathlib.Path(directory)
         digests = []
         for name in ("first", "second"):
-            lines = run_command(root / name, root / "cache", data, num_epochs=2)
+            lines = run_command(root / name, data, num_epochs=2)
             yield {f"{name} run, seconds to": lines}
             digests.append(run_digests(root / name))
         yield {"the same bits in": {key: digests[0][key] == digests[1][key] for key in digests[0]}}
@@ -309,14 +309,12 @@ def full(data: str) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as directory:
         root = pathlib.Path(directory)
         epochs = None if on_gpu() else 1
-        yield {"seconds to": run_command(root / "run", root / "cache", data, num_epochs=epochs)}
+        yield {"seconds to": run_command(root / "run", data, num_epochs=epochs)}
         summary = json.loads((root / "run" / "summary.json").read_text())
         yield {key: summary[key] for key in ("test_acc", "images_per_second", "wall_seconds")}
 
 
-def run_command(
-    workdir: pathlib.Path, cache: pathlib.Path, data: str, num_epochs: int | None
-) -> dict[str, float]:
+def run_command(workdir: pathlib.Path, data: str, num_epochs: int | None) -> dict[str, float]:
     """Runs part 3 and returns the seconds from the command to each line that it printed."""
     command = [sys.executable, "-m", "jaxcifar.main", f"--config={ROOT}/configs/part3.py"]
     command += [
@@ -333,14 +331,15 @@ def run_command(
     if on_gpu():
         command += ["--config.dtype=bfloat16"]
     else:
-        command += ["--config.data.limit=16", "--config.model.width=4", "--config.batch_size=8"]
+        command += ["--config.model.width=4", "--config.batch_size=8", "--config.data.limit=16"]
+        command += [] if data else ["--config.data.synthetic_size=600"]
     started, lines = time.perf_counter(), {}
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | {"JAXCIFAR_CACHE": str(cache), "PYTHONUNBUFFERED": "1"},
+        env=os.environ | {"PYTHONUNBUFFERED": "1", "JAXCIFAR_CACHE": os.environ["COMMANDS_CACHE"]},
         cwd=ROOT,
     )
     for line in process.stdout:
@@ -360,7 +359,7 @@ def _seconds(function: Callable[[], Any]) -> float:
 # --- the command ----------------------------------------------------------------------------------
 
 
-def run_section(name: str, data: str, seconds: float) -> dict[str, Any]:
+def run_section(name: str, data: str, cache: str, seconds: float) -> dict[str, Any]:
     """Runs a section in a process of its own and returns its figures, with an "error" if it did
     not end well.
     """
@@ -368,6 +367,8 @@ def run_section(name: str, data: str, seconds: float) -> dict[str, Any]:
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # a section's own commands use the GPU, too
+        "JAXCIFAR_CACHE": f"{cache}/sections",
+        "COMMANDS_CACHE": f"{cache}/commands",
     }
     figures: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -420,18 +421,19 @@ def main() -> int:
         if name not in SECONDS:
             parser.error(f"--only={name}: the sections are {', '.join(SECONDS)}")
     deadline, results = time.monotonic() + 60 * args.minutes, {}
-    for name in names:
-        started, left = time.monotonic(), deadline - time.monotonic()
-        results[name] = (
-            run_section(name, args.data, min(SECONDS[name], left))
-            if left > 10
-            else {"error": f"left out: {args.minutes:g} minutes are over"}
-        )
-        results[name]["seconds"] = round(time.monotonic() - started, 1)
-        pathlib.Path(args.output).write_text(json.dumps(results, indent=1) + "\n")
-        for path, value in flatten(results[name], name):
-            print(f"{path:<90} {value:.4g}" if isinstance(value, float) else f"{path}: {value}")
-        sys.stdout.flush()
+    with tempfile.TemporaryDirectory() as cache:
+        for name in names:
+            started, left = time.monotonic(), deadline - time.monotonic()
+            results[name] = (
+                run_section(name, args.data, cache, min(SECONDS[name], left))
+                if left > 10
+                else {"error": f"left out: {args.minutes:g} minutes are over"}
+            )
+            results[name]["seconds"] = round(time.monotonic() - started, 1)
+            pathlib.Path(args.output).write_text(json.dumps(results, indent=1) + "\n")
+            for path, value in flatten(results[name], name):
+                print(f"{path:<90} {value:.4g}" if isinstance(value, float) else f"{path}: {value}")
+            sys.stdout.flush()
     return 0
 
 
