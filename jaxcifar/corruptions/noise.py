@@ -1,0 +1,37 @@
+"""Noise: each value changes on its own.
+
+Hendrycks & Dietterich 2019, arXiv:1903.12261; planes are float32 [3, H, W] in [0, 1].
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jaxcifar.corruptions.registry import corruption
+
+
+@corruption(is_standard=True, constants={"sigma": (0.04, 0.06, 0.08, 0.09, 0.10)})
+def gaussian_noise(key: jax.Array, planes: jax.Array, sigma: float) -> jax.Array:
+    """Adds Gaussian noise."""
+    return planes + sigma * jax.random.normal(key, planes.shape)
+
+
+@corruption(is_standard=True, constants={"photons": (500.0, 250.0, 100.0, 75.0, 50.0)})
+def shot_noise(key: jax.Array, planes: jax.Array, photons: float) -> jax.Array:
+    """Draws each value as a count of photons, Poisson distributed; white is `photons` of them."""
+    return jax.random.poisson(key, planes * photons) / photons
+
+
+@corruption(is_standard=True, constants={"amount": (0.01, 0.02, 0.03, 0.05, 0.07)})
+def impulse_noise(key: jax.Array, planes: jax.Array, amount: float) -> jax.Array:
+    """Sets a share of the values to 0 or 1, each half the time: `skimage.util.random_noise`'s salt
+    and pepper.
+    """
+    uniform = jax.random.uniform(key, planes.shape)
+    # of the values below `amount`, those in the lower half are pepper
+    return jnp.where(uniform < amount, uniform >= amount / 2, planes)
+
+
+@corruption(constants={"sigma": (0.06, 0.10, 0.12, 0.16, 0.20)})
+def speckle_noise(key: jax.Array, planes: jax.Array, sigma: float) -> jax.Array:
+    """Adds Gaussian noise in proportion to the values."""
+    return planes + planes * sigma * jax.random.normal(key, planes.shape)
