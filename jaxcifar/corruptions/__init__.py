@@ -1,8 +1,8 @@
 """The common corruptions of images: Hendrycks & Dietterich 2019, arXiv:1903.12261, at CIFAR scale.
 
-`corrupt` applies one at a severity from 1 to 5, `generate` all of them. Every corruption is declared
-where it is defined, by the decorator `corruption`. `python -m jaxcifar.corruptions` writes the
-benchmark's files for a config's test images.
+`corrupt` applies one at a severity from 1 to 5, `generate` all of them. Every corruption is
+declared where it is defined, by the decorator `corruption`. `python -m jaxcifar.corruptions` writes
+the benchmark's files for a config's test images.
 """
 
 # The order of the modules is that of the benchmark's files.

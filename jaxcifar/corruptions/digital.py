@@ -1,4 +1,4 @@
-"""What cameras and programs do: contrast, saturation, resizing, compression, and elastic transforms.
+"""Digital corruptions: contrast, elastic transforms, fewer pixels, compression and saturation.
 
 Hendrycks & Dietterich 2019, arXiv:1903.12261; planes are float32 [3, H, W] in [0, 1], images uint8
 [H, W, 3].
@@ -87,7 +87,7 @@ def jpeg_compression(image: np.ndarray, quality: int) -> np.ndarray:
     constants={"factor": (0.3, 0.1, 1.5, 2.0, 2.5), "offset": (0.0, 0.0, 0.0, 0.1, 0.2)},
 )
 def saturate(planes: jax.Array, factor: float, offset: float) -> jax.Array:
-    """Scales and shifts the saturation of HSV. (An offset turns gray into red, whose hue is 0.)"""
+    """Scales and shifts the saturation of HSV. An offset turns gray into red, whose hue is 0."""
     hue, saturation, value = pix.rgb_to_hsv(planes, channel_axis=0)
     return color.hsv_to_rgb(hue, jnp.clip(saturation * factor + offset, 0, 1), value)
 

@@ -27,7 +27,10 @@ def highlights(liquid: jax.Array) -> jax.Array:
     levels = jnp.floor(jnp.clip(liquid, 0, 1) * 255)
     distance = distances(canny(levels, low=50, high=150))
     mean = jnp.floor(filters.correlate(distance, _MEAN) + 1e-4)
-    embossed = jnp.clip(filters.correlate(equalize(mean), _EMBOSS), 0, 255)
+    # barriers: XLA would fuse, and so compute each filter's input once for each of its taps
+    equalized = jax.lax.optimization_barrier(equalize(jax.lax.optimization_barrier(mean)))
+    embossed = jnp.clip(filters.correlate(equalized, _EMBOSS), 0, 255)
+    embossed = jax.lax.optimization_barrier(embossed)
     light = levels * jnp.round(filters.correlate(embossed, _MEAN))
     return light / jnp.maximum(light.max(), 1)
 
@@ -36,7 +39,6 @@ def canny(levels: jax.Array, low: float, high: float) -> jax.Array:
     """Returns the edges, bool [H, W], in levels [H, W] from 0 to 255, as `cv2.Canny`: Sobel filters
     of size 3, and the sum of both directions' absolute values as the gradient.
     """
-    height, width = levels.shape
     sobel = np.array([[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
     x = filters.correlate(levels, sobel, mode="edge").astype(jnp.int32)
     y = filters.correlate(levels, sobel.T, mode="edge").astype(jnp.int32)
@@ -109,8 +111,11 @@ def _neighbors(plane: jax.Array, outside: float) -> Callable[[int, int], jax.Arr
 
 def _until_stable(step: Callable[[jax.Array], jax.Array], start: jax.Array) -> jax.Array:
     """Returns the first plane in start, step(start), ... that `step` does not change."""
-    return jax.lax.while_loop(
-        lambda planes: (planes[0] != planes[1]).any(),
-        lambda planes: (step(planes[0]), planes[0]),
-        (step(start), start),
-    )[0]
+
+    def advance(plane_and_changes: tuple[jax.Array, bool]) -> tuple[jax.Array, jax.Array]:
+        plane, _ = plane_and_changes
+        new = step(plane)
+        return new, (new != plane).any()
+
+    plane, _ = jax.lax.while_loop(lambda carry: carry[1], advance, (start, True))
+    return plane

@@ -150,13 +150,15 @@ def _plasma(key: jax.Array, size: int, decay: float) -> jax.Array:
     """Returns a random height map in [0, 1], by the diamond-square algorithm on a torus.
 
     Its sides are the smallest power of two that is at least `size`. From level to level the grid
-    doubles, and the random offsets at the new points shrink by `decay`. (The scale of the first
-    ones does not matter: the map is scaled to [0, 1].)
+    doubles, and the random offsets at the new points shrink by the square of `decay`. (The scale of
+    the first ones does not matter: the map is scaled to [0, 1].)
     """
+    num_levels = (size - 1).bit_length()
+    uniform = jax.random.uniform(key, (4**num_levels,), minval=-1, maxval=1)
     grid, scale = jnp.zeros((1, 1)), 1.0
-    while len(grid) < size:
-        key, level_key = jax.random.split(key)
-        offsets = scale * jax.random.uniform(level_key, (3, *grid.shape), minval=-1, maxval=1)
+    for _ in range(num_levels):
+        # draws 1 to 3 for the three new points, 4 to 15 for the next twelve, and so on
+        offsets = scale * uniform[grid.size : 4 * grid.size].reshape(3, *grid.shape)
         beside = grid + jnp.roll(grid, -1, 1)
         below = grid + jnp.roll(grid, -1, 0)
         centers = (beside + jnp.roll(beside, -1, 0)) / 4 + offsets[0]
@@ -164,6 +166,6 @@ def _plasma(key: jax.Array, size: int, decay: float) -> jax.Array:
         lefts = (below + centers + jnp.roll(centers, 1, 1)) / 4 + offsets[2]
         upper, lower = jnp.stack([grid, tops], -1), jnp.stack([lefts, centers], -1)
         grid = jnp.stack([upper, lower], 1).reshape(2 * len(grid), -1)
-        scale = scale / decay
+        scale = scale / decay**2
     grid = grid - grid.min()
     return grid / grid.max()
