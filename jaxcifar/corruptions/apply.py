@@ -126,9 +126,7 @@ def _corrupt_batch(
     return jax.vmap(corrupt_one)(first_row + jnp.arange(len(images)), images)
 
 
-def _map_on_host(
-    function: Callable[[np.ndarray], np.ndarray], images: np.ndarray
-) -> np.ndarray:
+def _map_on_host(function: Callable[[np.ndarray], np.ndarray], images: np.ndarray) -> np.ndarray:
     """Returns function(image) of every image, with a thread for each core."""
     num_threads = os.cpu_count()
 

@@ -50,16 +50,8 @@ def elastic_transform(
     moved = corners + jax.random.uniform(
         corner_key, (3, 2), minval=-corner_shift, maxval=corner_shift
     )
-    # A point keeps its coordinates in terms of the two edges from the first corner.
-    (a, b), (c, d) = moved[1:] - moved[0]
-    to_edges = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
-    matrix = jnp.matmul(to_edges, corners[1:] - corners[0], precision="highest")
+    warped = _sample(planes, *_corner_map(corners, moved, height, width), mode="mirror")
     y, x = np.mgrid[:height, :width]
-    x_source, y_source = (
-        corners[0, k] + (x - moved[0, 0]) * matrix[0, k] + (y - moved[0, 1]) * matrix[1, k]
-        for k in range(2)
-    )
-    warped = _sample(planes, y_source, x_source, mode="mirror")
     noise = jax.random.uniform(field_key, (2, height, width), minval=-1, maxval=1)
     down, right = strength * filters.gaussian(noise, sigma, 19, truncate=3, mode="symmetric")
     return _sample(warped, y + down, x + right, mode="reflect")
@@ -90,6 +82,24 @@ def saturate(planes: jax.Array, factor: float, offset: float) -> jax.Array:
     """Scales and shifts the saturation of HSV. An offset turns gray into red, whose hue is 0."""
     hue, saturation, value = pix.rgb_to_hsv(planes, channel_axis=0)
     return color.hsv_to_rgb(hue, jnp.clip(saturation * factor + offset, 0, 1), value)
+
+
+def _corner_map(
+    corners: np.ndarray, moved: jax.Array, height: int, width: int
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the coordinates (y, x), each [H, W], of what an affine map that moves three corners
+    shows at each pixel. Corners are [3, 2], (x, y).
+    """
+    # A point keeps its coordinates in terms of the two edges from the first corner.
+    (a, b), (c, d) = moved[1:] - moved[0]
+    to_edges = jnp.array([[d, -b], [-c, a]]) / (a * d - b * c)
+    matrix = jnp.matmul(to_edges, corners[1:] - corners[0], precision="highest")
+    y, x = np.mgrid[:height, :width]
+    x_source, y_source = (
+        corners[0, k] + (x - moved[0, 0]) * matrix[0, k] + (y - moved[0, 1]) * matrix[1, k]
+        for k in range(2)
+    )
+    return y_source, x_source
 
 
 def _sample(planes: jax.Array, y: jax.Array, x: jax.Array, mode: str) -> jax.Array:
