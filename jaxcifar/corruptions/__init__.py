@@ -5,13 +5,8 @@ declared where it is defined, by the decorator `corruption`. `python -m jaxcifar
 the benchmark's files for a config's test images.
 """
 
-# The order of the modules is that of the benchmark's files.
-from jaxcifar.corruptions import noise, blur, weather, digital  # noqa: F401, I001 - to register
-from jaxcifar.corruptions.apply import available, corrupt, generate
+from jaxcifar.corruptions.apply import EXTRA, STANDARD, available, corrupt, generate
 from jaxcifar.corruptions.registry import CORRUPTIONS, NUM_SEVERITIES, corruption
-
-STANDARD = tuple(name for name, entry in CORRUPTIONS.items() if entry.is_standard)
-EXTRA = tuple(name for name, entry in CORRUPTIONS.items() if not entry.is_standard)
 
 __all__ = [
     "CORRUPTIONS",

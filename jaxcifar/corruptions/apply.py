@@ -11,9 +11,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxcifar import spec
+from jaxcifar.corruptions import blur, digital, noise, weather
 from jaxcifar.corruptions.registry import CORRUPTIONS, NUM_SEVERITIES
 from jaxcifar.rng import Stream, stream
 from jaxcifar.spec import ConfigError
+
+# The benchmark's names in its order, which is that of these modules and within them
+_BENCHMARK = [
+    entry
+    for module in (noise, blur, weather, digital)
+    for entry in CORRUPTIONS.values()
+    if entry.file == module.__file__
+]
+STANDARD = tuple(entry.name for entry in _BENCHMARK if entry.is_standard)
+EXTRA = tuple(entry.name for entry in _BENCHMARK if not entry.is_standard)
 
 MIN_SIZE = 16  # pixels a side
 _BATCH_PIXELS = 2**18  # 256 images of CIFAR's size: programs are compiled for one batch size
@@ -73,11 +84,10 @@ def corrupt(
 
 
 def available() -> list[str]:
-    """Returns the names of the corruptions that can be generated, the benchmark's 15 standard ones
+    """Returns the names of the benchmark's corruptions that can be generated, the 15 standard ones
     before the extra ones: all 19, or without frost where its photographs are not installed.
     """
-    entries = sorted(CORRUPTIONS.values(), key=lambda entry: not entry.is_standard)
-    return [entry.name for entry in entries if entry.is_available()]
+    return [name for name in STANDARD + EXTRA if CORRUPTIONS[name].is_available()]
 
 
 def generate(

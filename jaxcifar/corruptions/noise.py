@@ -10,7 +10,7 @@ from jax.scipy.stats import poisson
 
 from jaxcifar.corruptions.registry import corruption
 
-_MAX_PHOTONS = 512  # a power of two above every `photons`
+_MAX_COUNT = 1024  # a power of two that no count reaches
 
 
 @corruption(is_standard=True, constants={"sigma": (0.04, 0.06, 0.08, 0.09, 0.10)})
@@ -22,15 +22,16 @@ def gaussian_noise(key: jax.Array, planes: jax.Array, sigma: float) -> jax.Array
 @corruption(is_standard=True, constants={"photons": (500.0, 250.0, 100.0, 75.0, 50.0)})
 def shot_noise(key: jax.Array, planes: jax.Array, photons: float) -> jax.Array:
     """Draws each 8-bit value as a count of photons, Poisson distributed; white is `photons` of them
-    on average, and more are white too.
+    on average.
     """
-    # Not jax.random.poisson, whose rejections take thirty times as long. There are only 256 rates,
-    # and counts above `photons` need not be told apart: a table and a binary search.
+    # Not jax.random.poisson, whose rejections take thirty times as long: there are only 256 rates,
+    # and so a table in which a binary search finds the count.
     rates = np.arange(256)[:, None] / 255 * photons
-    at_most = jnp.cumsum(poisson.pmf(np.arange(_MAX_PHOTONS), rates), axis=1).ravel()
+    at_most = jnp.cumsum(poisson.pmf(np.arange(_MAX_COUNT), rates), axis=1)
+    at_most = (at_most / at_most[:, -1:]).ravel()  # exactly 1 at the end
     uniform = jax.random.uniform(key, planes.shape)
-    first = jnp.round(planes * 255).astype(jnp.int32) * _MAX_PHOTONS
-    count, step = jnp.zeros_like(first), _MAX_PHOTONS // 2
+    first = jnp.round(planes * 255).astype(jnp.int32) * _MAX_COUNT
+    count, step = jnp.zeros_like(first), _MAX_COUNT // 2
     while step:
         is_more = uniform >= at_most.at[first + count + step - 1].get(mode="promise_in_bounds")
         count, step = count + step * is_more, step // 2
