@@ -109,7 +109,7 @@ def test_any_size_is_traced(name, shape, frost_photographs):
     assert (result.shape, result.dtype) == (planes.shape, jnp.float32)
 
 
-@pytest.mark.parametrize("name", ["fog", "brightness", "zoom_blur", "jpeg_compression"])
+@pytest.mark.parametrize("name", ["brightness", "zoom_blur", "jpeg_compression"])
 def test_larger_images(name):
     images = make_images(2, 64, 64)
     result = corruptions.corrupt(KEY, images, name, 5)
@@ -119,7 +119,7 @@ def test_larger_images(name):
 
 def test_severities_share_one_program():
     images = make_images(1, 17, 19)
-    for name in ("gaussian_blur", "saturate", "zoom_blur"):  # with float and integer constants
+    for name in ("saturate", "zoom_blur"):  # with float and integer constants
         before = apply._corrupt_batch._cache_size()
         for severity in range(1, 6):
             corruptions.corrupt(KEY, images, name, severity)

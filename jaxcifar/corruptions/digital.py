@@ -44,16 +44,14 @@ def elastic_transform(
     image's shorter side.
     """
     height, width = planes.shape[1:]
-    corner_key, field_key = jax.random.split(key)
+    uniform = jax.random.uniform(key, (6 + 2 * height * width,), minval=-1, maxval=1)
     shift = min(height, width) // 3 * np.array([[1, 1], [1, -1], [-1, -1]])
     corners = np.array([width // 2, height // 2]) + shift  # (x, y)
-    moved = corners + jax.random.uniform(
-        corner_key, (3, 2), minval=-corner_shift, maxval=corner_shift
-    )
+    moved = corners + corner_shift * uniform[:6].reshape(3, 2)
     warped = _sample(planes, *_corner_map(corners, moved, height, width), mode="mirror")
+    field = uniform[6:].reshape(2, height, width)
+    down, right = strength * filters.gaussian(field, sigma, 19, truncate=3, mode="symmetric")
     y, x = np.mgrid[:height, :width]
-    noise = jax.random.uniform(field_key, (2, height, width), minval=-1, maxval=1)
-    down, right = strength * filters.gaussian(noise, sigma, 19, truncate=3, mode="symmetric")
     return _sample(warped, y + down, x + right, mode="reflect")
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcifar.augment import color
+from jaxcifar.augment import color, sampling
 from jaxcifar.corruptions import filters, photographs, water
 from jaxcifar.corruptions.registry import corruption
 
@@ -76,12 +76,11 @@ def frost(key: jax.Array, planes: jax.Array, image_share: float, frost_share: fl
     """
     height, width = planes.shape[1:]
     photos, sizes = photographs.load()
-    photo_key, window_key = jax.random.split(key)
-    photo = jax.random.randint(photo_key, (), 0, len(photos))
+    which, down, right = jax.random.uniform(key, (3,))
+    photo = sampling.uniform_to_index(which, len(photos))
     size = jnp.asarray(sizes)[photo]
-    corner = jax.random.randint(
-        window_key, (2,), 0, jnp.maximum(size - np.array([height, width]), 1)
-    )
+    room = jnp.maximum(size - np.array([height, width]), 1)
+    corner = sampling.uniform_to_index(jnp.stack([down, right]), room)
     rows = (corner[0] + np.arange(height)) % size[0]
     columns = (corner[1] + np.arange(width)) % size[1]
     window = jnp.asarray(photos)[photo, :, rows[:, None], columns]  # [H, W, 3]
@@ -166,6 +165,8 @@ def _plasma(key: jax.Array, size: int, decay: float) -> jax.Array:
         lefts = (below + centers + jnp.roll(centers, 1, 1)) / 4 + offsets[2]
         upper, lower = jnp.stack([grid, tops], -1), jnp.stack([lefts, centers], -1)
         grid = jnp.stack([upper, lower], 1).reshape(2 * len(grid), -1)
+        # XLA would fuse, and so compute a point once for each that depends on it
+        grid = jax.lax.optimization_barrier(grid)
         scale = scale / decay**2
     grid = grid - grid.min()
     return grid / grid.max()
