@@ -88,8 +88,6 @@ def test_elastic_transform_warps_as_opencv(golden):
     ours = warp(planes, golden["corners"], golden["moved"]).transpose(1, 2, 0)
     # OpenCV rounds coordinates to 1/32 pixel
     np.testing.assert_allclose(ours, golden["warped"], atol=1.5)
-    unmoved = jax.jit(digital.elastic_transform)(KEY, PLANES, 0.0, 0.0, 0.0)
-    np.testing.assert_allclose(unmoved, PLANES, atol=1e-5)
 
 
 @pytest.mark.parametrize("index", range(3))
