@@ -21,7 +21,7 @@ _BENCHMARK = [
     entry
     for module in (noise, blur, weather, digital)
     for entry in CORRUPTIONS.values()
-    if entry.file == module.__file__
+    if entry.function.__module__ == module.__name__
 ]
 STANDARD = tuple(entry.name for entry in _BENCHMARK if entry.is_standard)
 EXTRA = tuple(entry.name for entry in _BENCHMARK if not entry.is_standard)
