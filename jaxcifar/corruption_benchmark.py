@@ -19,25 +19,7 @@ from jaxcifar import cache, errors
 from jaxcifar.spec import ConfigError
 
 NUM_SEVERITIES = 5
-STANDARD = (
-    "gaussian_noise",
-    "shot_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "glass_blur",
-    "motion_blur",
-    "zoom_blur",
-    "snow",
-    "frost",
-    "fog",
-    "brightness",
-    "contrast",
-    "elastic_transform",
-    "pixelate",
-    "jpeg_compression",
-)
-EXTRA = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
-DISTORTIONS = tuple(f"distortion{index:02d}" for index in range(len(STANDARD + EXTRA)))
+DISTORTIONS = tuple(f"distortion{index:02d}" for index in range(19))
 _OPTIONAL = {"frost"}  # which needs photographs to be generated
 
 
@@ -63,6 +45,8 @@ def find(directory: str, num_classes: int) -> Benchmark:
     Raises:
         ConfigError: files are missing, unexpected or of another shape or dtype.
     """
+    from jaxcifar.corruptions import EXTRA, STANDARD  # lazy: commands should not wait for JAX
+
     root = pathlib.Path(directory)
     if not root.is_dir():
         raise ConfigError(f"ood_dir={directory!r} is not a folder")
@@ -120,6 +104,8 @@ def scores(
         labels: int [5·N].
         clean_accuracy: of the uncorrupted images, for the relative score; None where unknown.
     """
+    from jaxcifar.corruptions import STANDARD  # lazy: commands should not wait for JAX
+
     accuracies = {
         name: (100 * (classes == labels).reshape(NUM_SEVERITIES, -1).mean(-1)).tolist()
         for name, classes in predicted.items()

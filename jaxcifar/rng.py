@@ -17,6 +17,7 @@ class Stream(enum.IntEnum):
     LIMIT = 2  # data.limit's draw
     SHUFFLE = 3  # an epoch's order; fold in the epoch
     STEP = 4  # a step's; fold in the step, then its Use
+    CORRUPT = 5  # corrupted test images; fold in the corruption, the severity and the row
 
 
 class Use(enum.IntEnum):

@@ -69,6 +69,27 @@ def image_folder(tmp_path):
     return root
 
 
+@pytest.fixture(scope="session")
+def frost_photographs(tmp_path_factory):
+    """Installs photographs of frost, of noise and one color each; returns them by file name."""
+    from jaxcifar.corruptions import photographs  # lazy: no other tests need it
+
+    folder = tmp_path_factory.mktemp("packages") / "imagecorruptions" / "frost"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('not to be imported')")
+    rng = np.random.default_rng(0)
+    photos = {}
+    for number, extension in enumerate(("png", "png", "png", "jpg", "jpg", "jpg"), 1):
+        name, size = f"frost{number}.{extension}", (175 + 30 * number, 195 + 10 * number, 3)
+        photos[name] = rng.integers(0, 256, size, np.uint8)
+        Image.fromarray(photos[name]).save(folder / name, "PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder.parent.parent)
+        photographs.load.cache_clear()
+        yield photos
+    photographs.load.cache_clear()
+
+
 @pytest.fixture
 def run_main():
     """Runs the training command in its own process."""

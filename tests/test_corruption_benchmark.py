@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from jaxcifar import corruption_benchmark
-from jaxcifar.corruption_benchmark import DISTORTIONS, EXTRA, STANDARD
+from jaxcifar.corruption_benchmark import DISTORTIONS
+from jaxcifar.corruptions import EXTRA, STANDARD
 from jaxcifar.spec import ConfigError
 
 N = 4  # images at each severity

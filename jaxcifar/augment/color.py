@@ -177,8 +177,13 @@ def smooth(planes: jax.Array) -> jax.Array:
 def shift_hue(planes: jax.Array, shift: float) -> jax.Array:
     """Returns planes [3, H, W] with their HSV hue shifted; a shift of 1 is a full turn."""
     hue, saturation, value = pix.rgb_to_hsv(planes, channel_axis=0)
-    # not dm-pix's hsv_to_rgb, whose `%` calls fmod for every value: it takes three times as long
-    sector = 6 * (hue + shift) + np.array([5, 3, 1], np.float32)[:, None, None]
+    return hsv_to_rgb(hue + shift, saturation, value)
+
+
+def hsv_to_rgb(hue: jax.Array, saturation: jax.Array, value: jax.Array) -> jax.Array:
+    """Returns the planes [3, H, W] of planes [H, W] of HSV; any hue, of which 1 is a full turn."""
+    # not dm-pix's, whose `%` calls fmod for every value: it takes three times as long
+    sector = 6 * hue + np.array([5, 3, 1], np.float32)[:, None, None]
     sector = sector - 6 * jnp.floor(sector / 6)
     return value * (1 - saturation * jnp.clip(jnp.minimum(sector, 4 - sector), 0, 1))
 
