@@ -140,6 +140,12 @@ _CONFIG_KEYS = {
     ),
     "tensorboard": Parameter(bool, False, "also log to TensorBoard, in <workdir>/tensorboard"),
     "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),
+    "eval.ood_dir": Parameter(
+        str,
+        "",
+        "corruption benchmark to score at the end ('': none; generate: that of the test images; "
+        "else its directory)",
+    ),
     "parallel.cpu_devices": Parameter(
         Annotated[int, spec.between(0, 256)],
         0,

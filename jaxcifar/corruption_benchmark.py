@@ -1,5 +1,5 @@
-"""The corruption benchmark in a directory, scored file by file: as released (CIFAR-10-C,
-CIFAR-100-C), or a challenge's unlabeled files.
+"""The corruption benchmark, scored corruption by corruption: generated, or in a directory as
+released (CIFAR-10-C, CIFAR-100-C) or as a challenge's unlabeled files.
 
 <name>.npy          uint8 [5·N, 32, 32, 3]: the N test images at severity 1, then at 2, ..., 5
 labels.npy          integers [5·N]; with the released files only
@@ -8,14 +8,20 @@ distortion00.npy    ... distortion18.npy: the challenge's files, likewise, witho
 (Hendrycks & Dietterich 2019, arXiv:1903.12261.)
 """
 
+import contextlib
+import functools
+import hashlib
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from jaxcifar import cache, errors
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.spec import ConfigError
 
 NUM_SEVERITIES = 5
@@ -24,15 +30,41 @@ _OPTIONAL = {"frost"}  # which needs photographs to be generated
 
 
 class Benchmark(NamedTuple):
-    """The files of a benchmark, checked."""
+    """The images of every corruption: files, checked, or generated."""
 
-    files: dict[str, pathlib.Path]  # by corruption or distortion
+    load: dict[str, Callable[[], np.ndarray]]  # by corruption or distortion: uint8 [5·N, H, W, 3]
     labels: np.ndarray | None  # int64 [5·N]; None in a challenge
+    num_images: int  # 5·N
+    identity: str  # tells benchmarks apart
 
-    @property
-    def num_images(self) -> int:
-        """Number of images in each file."""
-        return len(np.load(next(iter(self.files.values())), mmap_mode="r"))
+
+def open_benchmark(config: ConfigDict, test: Dataset) -> Benchmark | None:
+    """Returns the benchmark that `config.eval.ood_dir` names: none, that in a directory (see
+    `find`), or that of the test images (see `generated`).
+
+    Raises:
+        ConfigError: see `find`.
+    """
+    if not config.eval.ood_dir:
+        return None
+    if config.eval.ood_dir == "generate":
+        return generated(test, config.seed)
+    return find(config.eval.ood_dir, len(test.class_names))
+
+
+def generated(test: Dataset, seed: int) -> Benchmark:
+    """Returns the `available` corruptions of test images, each generated when it is loaded."""
+    from jaxcifar import corruptions  # lazy: commands should not wait for JAX
+
+    def generate(name: str) -> np.ndarray:
+        return np.concatenate([x for *_, x in corruptions.generate(test.images, seed, [name])])
+
+    return Benchmark(
+        {name: functools.partial(generate, name) for name in corruptions.available()},
+        np.tile(test.labels, NUM_SEVERITIES),
+        NUM_SEVERITIES * len(test),
+        f"generated {test.fingerprint()} {seed}",
+    )
 
 
 def find(directory: str, num_classes: int) -> Benchmark:
@@ -60,37 +92,62 @@ def find(directory: str, num_classes: int) -> Benchmark:
         problems += [f"has also {', '.join(f'{n}.npy' for n in unexpected)}"] if unexpected else []
         raise ConfigError(f"ood_dir={directory!r} {' and '.join(problems)}")
     order = DISTORTIONS if is_challenge else (*STANDARD, *EXTRA)
-    files = {name: root / f"{name}.npy" for name in order if name in names}
-    shapes = {name: _check_images(path) for name, path in files.items()}
-    shape = next(iter(shapes.values()))
-    for name, other in shapes.items():
-        if other != shape:
+    files = [root / f"{name}.npy" for name in order if name in names]
+    shape = _check_images(files[0])
+    for path in files:
+        if (other := _check_images(path)) != shape:
             raise ConfigError(
-                f"{str(files[name])!r} has the shape {list(other)}, but "
-                f"{next(iter(files))}.npy has {list(shape)}"
+                f"{str(path)!r} has the shape {list(other)}, but {files[0].name} has {list(shape)}"
             )
-    return Benchmark(files, None if is_challenge else _labels(root, shape[0], num_classes))
+    times = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    return Benchmark(
+        {path.stem: functools.partial(np.load, path, mmap_mode="r") for path in files},
+        None if is_challenge else _labels(root, shape[0], num_classes),
+        shape[0],
+        repr(times),
+    )
 
 
+@contextlib.contextmanager
 def predictions(
     benchmark: Benchmark,
-    compute_logits: Callable[[np.ndarray], np.ndarray],
-    partial: pathlib.Path,
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yields each file's name and predicted classes, int16 [5·N]. One file is mapped at a time.
+    compute: Callable[..., np.ndarray],
+    version: Any,
+    directory: pathlib.Path,
+    on_batch: Callable[[int, int], None],
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the predicted classes by corruption, int16 [5·N], of which one is loaded at a time.
+    They are kept in a directory until the context is left without an error, so that an interrupted
+    pass continues.
 
     Args:
-        benchmark: the files.
-        compute_logits: fn(images uint8 [5·N, 32, 32, 3]) -> logits float32 [5·N, C].
-        partial: a directory that keeps the predictions of the files done, so that an interrupted
-            pass continues after those. Its name must tell models and files apart.
+        benchmark: the images.
+        compute: fn(images uint8 [5·N, H, W, 3], on_batch) -> logits float32 [5·N, C].
+        version: what the logits depend on beside the images: a tree of arrays, numbers and text.
+        directory: where predictions are kept, in a directory of their own.
+        on_batch: called with counts of images, done and in all, after every batch.
     """
-    for name, path in benchmark.files.items():
+    import jax  # lazy: commands should not wait for it
 
-        def predict(path: pathlib.Path = path) -> np.ndarray:
-            return compute_logits(np.load(path, mmap_mode="r")).argmax(-1).astype(np.int16)
+    digest = hashlib.blake2b(benchmark.identity.encode(), digest_size=8)
+    for leaf in jax.tree.leaves(version):
+        digest.update(repr(leaf).encode() if np.ndim(leaf) == 0 else np.asarray(leaf).tobytes())
+    partial = directory / f"corruption-predictions-{digest.hexdigest()}"
+    predicted, total = {}, benchmark.num_images * len(benchmark.load)
 
-        yield name, cache.load_or_make(partial / f"{name}.npy", predict)
+    def predict(name: str) -> np.ndarray:
+        before = len(predicted) * benchmark.num_images
+        logits = compute(
+            benchmark.load[name](), on_batch=lambda done, _: on_batch(before + done, total)
+        )
+        return logits.argmax(-1).astype(np.int16)
+
+    for name in benchmark.load:
+        predicted[name] = cache.load_or_make(
+            partial / f"{name}.npy", functools.partial(predict, name)
+        )
+    yield predicted
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def scores(
@@ -136,6 +193,8 @@ def table(result: Mapping[str, Any]) -> str:
     if result["num_standard"]:
         label = f"of {result['num_standard']} standard"
         lines.append(f"{label:<18} {result['mean_standard']:36.2f}")
+    if "frost" not in result["accuracy"]:
+        lines.append("frost left out: pip install --no-deps imagecorruptions")
     return "\n".join(lines)
 
 

@@ -1,34 +1,31 @@
 """Scoring a run's model: on its test set or on any folder of photos.
 
 python -m jaxcifar.evaluate --workdir=runs/part3 [--checkpoint=best|last|STEP] [--tta]
-                            [--ood_dir=DIR [--submission=FILE.csv]]
+                            [--ood_dir=generate|DIR [--submission=FILE.csv]]
                             [--predict=FOLDER --output=FILE.csv] [--config=FILE.py]
 
 It writes every score of the best checkpoint to <workdir>/evaluation.json, and those of
---checkpoint=X to evaluation-X.json. --ood_dir adds the scores on the corruption benchmark in a
-directory; the files of a challenge, which have no labels, are classified for --submission instead,
-which needs no data set. If interrupted, it continues after the files already scored. --predict
-writes the class of every photo in a folder instead, and needs no data set. --config names the run's
-config file, if it registers the model. It may be called while the run is training, and on other
-devices.
+--checkpoint=X to evaluation-X.json. --ood_dir adds the scores on the corruption benchmark, in a
+directory or generated from the test images; the files of a challenge, which have no labels, are
+classified for --submission instead, which needs no data set. If interrupted, it continues after the
+corruptions already scored. --predict writes the class of every photo in a folder instead, and needs
+no data set. --config names the run's config file, if it registers the model. It may be called while
+the run is training, and on other devices.
 """
 
-import contextlib
 import csv
 import functools
-import hashlib
 import io
 import os
 import pathlib
-import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli, corruption_benchmark, manifest
+from jaxcifar import cli, corruption_benchmark, manifest, scoring
 from jaxcifar.corruption_benchmark import Benchmark
 from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.spec import ConfigError
@@ -38,7 +35,9 @@ if TYPE_CHECKING:
 
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or the step of a checkpoint")
 _TTA = flags.DEFINE_bool("tta", False, "average each image's logits with its mirror image's")
-_OOD_DIR = flags.DEFINE_string("ood_dir", None, "a directory with the corruption benchmark")
+_OOD_DIR = flags.DEFINE_string(
+    "ood_dir", None, "a directory with the corruption benchmark, or generate"
+)
 _SUBMISSION = flags.DEFINE_string("submission", None, "the CSV file for a challenge's files")
 _PREDICT = flags.DEFINE_string("predict", None, "a folder of photos to classify")
 _OUTPUT = flags.DEFINE_string("output", None, "the CSV file for --predict")
@@ -104,55 +103,34 @@ def main() -> int:
         print(f"{count:,} predictions: {_OUTPUT.value}")
         return 0
     benchmark = None
-    if _OOD_DIR.value:
+    if _OOD_DIR.value and _OOD_DIR.value != "generate":
         benchmark = corruption_benchmark.find(_OOD_DIR.value, len(model.class_names))
-        if (benchmark.labels is None) != bool(_SUBMISSION.value):
+        if benchmark.labels is None and not _SUBMISSION.value:
             raise ConfigError(
                 f"--ood_dir={_OOD_DIR.value!r} holds a challenge's files, without labels: set "
                 "--submission=FILE.csv"
-                if benchmark.labels is None
-                else "--submission is for a challenge's files; those of --ood_dir have labels"
             )
     if _SUBMISSION.value:
+        if not benchmark or benchmark.labels is not None:
+            raise ConfigError(
+                "--submission is for a challenge's files; those of "
+                f"--ood_dir={_OOD_DIR.value!r} have labels"
+            )
         count = _write_submission(model, config, benchmark, pathlib.Path(_SUBMISSION.value))
         print(f"{count:,} predictions: {_SUBMISSION.value}")
         return 0
     evaluation = {"checkpoint": _CHECKPOINT.value, "tta": _TTA.value}
-    evaluation |= _score(model, config)
-    if benchmark:
-        with _predictions(model, config, benchmark) as predicted:
-            evaluation["corruptions"] = corruption_benchmark.scores(
-                predicted, benchmark.labels, evaluation["accuracy"]
-            )
-        print(corruption_benchmark.table(evaluation["corruptions"]))
+    evaluation |= _score(model, config, benchmark)
     suffix = "" if which == "best" else f"-{which}"
     path = pathlib.Path(cli.WORKDIR.value) / f"evaluation{suffix}.json"
     manifest.write_json(path, evaluation)
-    print(f"{table(evaluation)}\neverything: {path}")
+    print(f"{scoring.table(evaluation)}\neverything: {path}")
     return 0
 
 
-def table(evaluation: dict[str, Any]) -> str:
-    """Returns an evaluation's headline scores in a few lines."""
-    calibration = evaluation["calibration"]
-    classes = [row for row in evaluation["per_class"] if row["accuracy"] is not None]
-    worst = sorted(classes, key=lambda row: row["accuracy"])[:3]
-    rows = {
-        "test accuracy": f"{evaluation['accuracy']:.2f}%  of {evaluation['num_images']:,} images",
-        "top-5 accuracy": f"{evaluation['top5_accuracy']:.2f}%",
-        "loss": f"{evaluation['loss']:.4f}  "
-        f"({calibration['loss_with_temperature']:.4f} at temperature "
-        f"{calibration['temperature']:.3f})",
-        "calibration error": f"{calibration['ece']:.2f}%  "
-        f"({calibration['ece_with_temperature']:.2f}% at that temperature)",
-        "worst classes": ", ".join(f"{row['class']} {row['accuracy']:.1f}%" for row in worst),
-    }
-    return "\n".join(f"{name:<18} {value}" for name, value in rows.items())
-
-
-def _score(model: "nnx.Module", config: ConfigDict) -> dict[str, Any]:
-    """Returns the scores of a run's model on its test set."""
-    from jaxcifar import data, scores
+def _score(model: "nnx.Module", config: ConfigDict, benchmark: Benchmark | None) -> dict[str, Any]:
+    """Returns the scores of a run's model on its test set and on the benchmark."""
+    from jaxcifar import data
 
     splits = data.load(config)
     if splits.test.class_names != model.class_names:
@@ -160,38 +138,23 @@ def _score(model: "nnx.Module", config: ConfigDict) -> dict[str, Any]:
             f"the {len(splits.test.class_names)} classes of the data set {config.data.name!r} are "
             f"not the {len(model.class_names)} of the run: the data has changed since"
         )
-    compute = _make_logits(model, config=config, tta=_TTA.value)
-    logits, val_logits = compute(splits.test.images), compute(splits.val.images)
-    return scores.summarize(logits, splits.test, val_logits, splits.val.labels)
+    if _OOD_DIR.value == "generate":
+        benchmark = corruption_benchmark.generated(splits.test, config.seed)
+    compute, version = _make_logits(model, config=config, tta=_TTA.value), _version(model)
+    directory = pathlib.Path(cli.WORKDIR.value)
+    with ProgressBar("scoring", len(splits.test)) as bar:
+
+        def on_batch(what: str) -> Callable[[int, int], None]:
+            return lambda done, total: bar.update(done, what, total)
+
+        return scoring.evaluate(compute, version, splits, benchmark, directory, on_batch)
 
 
-@contextlib.contextmanager
-def _predictions(
-    model: "nnx.Module", config: ConfigDict, benchmark: Benchmark
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the predicted classes by file, int16 [5·N]. They are kept in the work directory until
-    the context is left without an error, so that an interrupted command continues.
-    """
+def _version(model: "nnx.Module") -> Any:
+    """Returns what a loaded model's logits depend on."""
     from jaxcifar.models import functional
 
-    digest = hashlib.blake2b(repr((_TTA.value, model.normalization)).encode(), digest_size=8)
-    for part in functional.split_eval(model)[1:]:
-        for leaf in functional.flatten(part).values():
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-    for path in benchmark.files.values():
-        digest.update(f"{path.resolve()} {path.stat().st_size} {path.stat().st_mtime_ns}".encode())
-    partial = pathlib.Path(cli.WORKDIR.value) / f"corruption-predictions-{digest.hexdigest()}"
-    num_images, predicted = benchmark.num_images, {}
-    compute = _make_logits(model, config=config, tta=_TTA.value)
-    with ProgressBar("scoring", num_images * len(benchmark.files)) as bar:
-
-        def compute_and_show(images: np.ndarray) -> np.ndarray:
-            before = len(predicted) * num_images
-            return compute(images, on_batch=lambda done, _: bar.update(before + done))
-
-        predicted.update(corruption_benchmark.predictions(benchmark, compute_and_show, partial))
-    yield predicted
-    shutil.rmtree(partial, ignore_errors=True)
+    return _TTA.value, model.normalization, functional.split_eval(model)[1:]
 
 
 def _write_submission(
@@ -199,7 +162,14 @@ def _write_submission(
 ) -> int:
     """Writes a challenge's submission and returns its number of rows."""
     _check_writable("submission", output)
-    with _predictions(model, config, benchmark) as predicted:
+    compute, directory = _make_logits(model, config=config, tta=_TTA.value), cli.WORKDIR.value
+    with (
+        ProgressBar("scoring", benchmark.num_images * len(benchmark.load)) as bar,
+        corruption_benchmark.predictions(
+            *(benchmark, compute, _version(model), pathlib.Path(directory)),
+            on_batch=lambda done, _: bar.update(done),
+        ) as predicted,
+    ):
         return corruption_benchmark.write_submission(output, predicted)
 
 

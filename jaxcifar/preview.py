@@ -1,4 +1,4 @@
-"""A picture of what augmentation does to a config's training images.
+"""A picture of what augmentation and corruption do to a config's training images.
 
 See scripts/preview_augmentations.py.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from jaxcifar import augment, data, parallel
+from jaxcifar import augment, corruptions, data, parallel
 from jaxcifar.rng import Stream, stream
 from jaxcifar.spec import ConfigError
 
@@ -40,7 +40,9 @@ def write(config: ConfigDict, path: str | pathlib.Path) -> str:
 
 
 def make_rows(config: ConfigDict) -> list[Row]:
-    """Returns the rows of the picture: original images, samples of `augment`, then examples."""
+    """Returns the rows of the picture: original images, samples of `augment`, examples of every
+    transform, and every corruption.
+    """
     parallel.setup(config)
     images = data.load(config).train.images[:NUM_IMAGES] / np.float32(255)
     labels_and_pipelines = [
@@ -55,7 +57,19 @@ def make_rows(config: ConfigDict) -> list[Row]:
             compiled[pipeline] = jax.jit(jax.vmap(augment.parse(pipeline, mean=config.data.mean)))
         keys = jax.random.split(jax.random.fold_in(key, index), len(images))
         rows.append((label, np.asarray(compiled[pipeline](keys, images))))
-    return rows
+    return rows + _corruption_rows(images, config.seed)
+
+
+def _corruption_rows(images: np.ndarray, seed: int) -> list[Row]:
+    """Returns a row for each available corruption: two images, each clean and at every severity."""
+    clean = np.round(images[:2] * 255).astype(np.uint8)
+    cells = {name: [clean] for name in corruptions.available()}
+    for name, _, corrupted in corruptions.generate(clean, seed, cells):
+        cells[name].append(corrupted)
+    return [
+        (f"{name}, severity 0 to 5", np.concatenate(np.stack(parts, 1)) / np.float32(255))
+        for name, parts in cells.items()
+    ]
 
 
 def example_pipelines() -> list[str]:

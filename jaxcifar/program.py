@@ -146,13 +146,13 @@ class Program:
     def logits(
         self,
         model: dict[str, functional.Arrays],
-        split: Literal["train", "val", "test"],
+        images: np.ndarray,
         on_batch: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Returns a `TrainState.model`'s logits on a split, float32 [N, num_classes]; `on_batch` as
-        in `evaluate`.
+        """Returns a `TrainState.model`'s logits for uint8 images [N, H, W, 3], float32 [N,
+        num_classes]; `on_batch` as in `evaluate`.
         """
-        return self._logits(**model, images=self._data[split][0], on_batch=on_batch)
+        return self._logits(**model, images=images, on_batch=on_batch)
 
     def gradients(self, state: TrainState) -> dict[str, np.ndarray]:
         """Returns the gradient of the loss by parameter, for the first batch_size

@@ -35,10 +35,18 @@ class ProgressBar:
     def __exit__(self, *exception) -> None:
         self._bar.stop()
 
-    def update(self, completed: int | None = None, description: str | None = None) -> None:
-        """Updates how much is done, and what; None keeps the current value."""
+    def update(
+        self,
+        completed: int | None = None,
+        description: str | None = None,
+        total: int | None = None,
+    ) -> None:
+        """Updates how much is done, what, and of how much; None keeps the current value."""
         self._description = description or self._description
-        self._bar.update(self._task, completed=completed, description=self._description)
+        self._total = total or self._total
+        self._bar.update(
+            self._task, completed=completed, description=self._description, total=self._total
+        )
         if self._bar.disable and time.monotonic() - self._last_line > PLAIN_SECONDS:
             done = self._bar.tasks[self._task].completed
             self.print(f"{self._description}  {done:,.0f} of {self._total:,} {self._unit}")

@@ -1,5 +1,6 @@
 """Training: a run, from its config and work directory to its score on the test set."""
 
+import functools
 import pathlib
 import statistics
 import time
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import data, environment, errors, metrics, parallel, scores
+from jaxcifar import corruption_benchmark, data, environment, errors, metrics, parallel, scoring
 from jaxcifar.checkpoint import Checkpoints
 from jaxcifar.program import CallResult, Program
 from jaxcifar.progress import DivergedError, Progress, SaveSchedule, check_finite
@@ -58,6 +59,7 @@ class _Training:
         self.run, self.stop, self.config = run, stop, run.config
         mesh = parallel.setup(run.config)
         self.splits = data.load(run.config)
+        self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
         stop.check()
         self.program = Program(run.config, mesh, self.splits)
         self.schedule = RunSchedule(run.config, self.program.steps_per_epoch)
@@ -298,15 +300,14 @@ class _Training:
             return None
         template = self.program.abstract_state()
         best = self.checkpoints.best_model(template, self.progress)
+        compute = functools.partial(self.program.logits, best)
+        version = (best, self.config.data.mean, self.config.data.std)
+        inputs = (self.splits, self.benchmark, self.run.directory)
         try:
-            test_logits, val_logits = (
-                self.program.logits(best, split, self._on_batch(f"scoring {split}"))
-                for split in ("test", "val")
-            )
+            evaluation = scoring.evaluate(compute, version, *inputs, self._on_batch)
         except Stopped:
             return None
-        result = scores.summarize(test_logits, self.splits.test, val_logits, self.splits.val.labels)
-        return {"checkpoint": "best", "tta": False} | result
+        return {"checkpoint": "best", "tta": False} | evaluation
 
     def _validate(self, state: TrainState) -> tuple[float, float] | None:
         """Returns (mean loss, accuracy in percent) on the validation set; None if told to stop."""
@@ -331,8 +332,7 @@ class _Training:
         return {
             "best_epoch": self.progress.best_epoch,
             "best_val_acc": self.progress.best["val_acc"],
-            "test_acc": evaluation["accuracy"],
-            "test_loss": evaluation["loss"],
+            **scoring.headline(evaluation),
             "num_params": _num_params(state),
             "images_per_second": statistics.median(r["images_per_second"] for r in records),
             "wall_seconds": sum(r["seconds"] for r in records),

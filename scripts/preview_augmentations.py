@@ -1,10 +1,10 @@
-"""Draws what augmentations do to a config's training images, as one labeled PNG.
+"""Draws what augmentations and corruptions do to a config's training images, as one labeled PNG.
 
 python scripts/preview_augmentations.py --config=configs/part3.py --output=aug.png
                                         [--config.KEY=VALUE ...]
 
-The first row shows original images, the next rows show samples of the config's `augment`, and then
-every registered transform has its own row.
+The first row shows original images, the next rows show samples of the config's `augment`, then
+every registered transform has its own row, and every corruption one with its severities.
 """
 
 from absl import flags

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from jaxcifar import corruption_benchmark
+from jaxcifar import corruption_benchmark, corruptions
 from jaxcifar.corruption_benchmark import DISTORTIONS
 from jaxcifar.corruptions import EXTRA, STANDARD
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.spec import ConfigError
 
 N = 4  # images at each severity
@@ -34,13 +35,13 @@ def find(directory):
 
 def test_finds_the_released_and_the_challenge_files(released, challenge):
     benchmark = find(released)
-    assert list(benchmark.files) == [*STANDARD, *EXTRA]
+    assert list(benchmark.load) == [*STANDARD, *EXTRA]
     assert benchmark.labels.tolist() == [0, 1, 2, 3] * 5
     assert benchmark.num_images == 20
     assert find(challenge).labels is None
-    assert list(find(challenge).files) == list(DISTORTIONS)
+    assert list(find(challenge).load) == list(DISTORTIONS)
     (released / "frost.npy").unlink()  # which cannot always be generated
-    assert len(find(released).files) == 18
+    assert len(find(released).load) == 18
 
 
 @pytest.mark.parametrize(
@@ -75,23 +76,49 @@ def test_wrong_files_are_named_before_anything_is_computed(released, damage, mes
 
 
 def test_predictions_continue_after_the_files_done(released, tmp_path):
-    """Of an interrupted pass."""
-    calls = []
+    """Of an interrupted pass of the same model."""
+    calls, shown = [], []
 
-    def compute(images):
+    def compute(images, on_batch):
         calls.append(int(images[0, 0, 0, 0]))
         if len(calls) == 3:
             raise KeyboardInterrupt
+        on_batch(len(images), len(images))
         return np.eye(N)[[0] * len(images)]
 
-    for _ in range(2):
-        try:
-            done = dict(corruption_benchmark.predictions(find(released), compute, tmp_path / "p"))
-        except KeyboardInterrupt:
-            continue
-    assert calls == [0, 1, 2, *range(2, 19)]
-    assert list(done) == [*STANDARD, *EXTRA]
-    assert all(classes.dtype == np.int16 and len(classes) == 20 for classes in done.values())
+    def predict(weight):
+        version = {"weight": np.float32([weight])}, True
+        with corruption_benchmark.predictions(
+            find(released), compute, version, tmp_path, lambda *counts: shown.append(counts)
+        ) as predicted:
+            return predicted
+
+    with pytest.raises(KeyboardInterrupt):
+        predict(1)
+    assert len(list(tmp_path.glob("corruption-predictions-*"))) == 1
+    predict(2)
+    assert calls == [0, 1, 2, *range(19)]
+    predicted = predict(1)
+    assert calls[22:] == list(range(2, 19))
+    assert shown[-1] == (19 * 20, 19 * 20)
+    assert list(predicted) == [*STANDARD, *EXTRA]
+    assert all(classes.dtype == np.int16 and len(classes) == 20 for classes in predicted.values())
+    assert not list(tmp_path.glob("corruption-predictions-*"))
+
+
+def test_a_generated_benchmark_has_the_severities_in_order(monkeypatch):
+    monkeypatch.setattr(corruptions, "available", lambda: ["contrast"])
+    images = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 3), np.uint8)
+    test = Dataset(images, np.arange(N, dtype=np.int32), tuple("abcd"))
+    benchmark = corruption_benchmark.generated(test, seed=3)
+    assert list(benchmark.load) == ["contrast"]
+    assert benchmark.labels.tolist() == [0, 1, 2, 3] * 5
+    loaded = benchmark.load["contrast"]().reshape(5, N, 32, 32, 3)
+    assert benchmark.num_images == 5 * N
+    spreads = [part.std() for part in (images, *loaded)]
+    assert spreads == sorted(spreads, reverse=True)
+    identities = {corruption_benchmark.generated(test, seed).identity for seed in (3, 3, 4)}
+    assert len(identities) == 2
 
 
 def test_scores_by_corruption_and_severity():

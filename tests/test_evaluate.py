@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcifar import checkpoint, data, evaluate, train
+from jaxcifar import checkpoint, corruptions, data, evaluate, train
 from jaxcifar.spec import ConfigError
 
 
@@ -168,12 +168,51 @@ def test_corruption_benchmark_and_submission(workdir, command, tmp_path):
         ([f"--ood_dir={challenge}"], "set --submission=FILE.csv"),
         ([f"--ood_dir={released}", f"--submission={output}"], "have labels"),
         ([f"--submission={output}"], "needs --ood_dir"),
+        (["--ood_dir=generate", f"--submission={output}"], "have labels"),
         (["--ood_dir=nosuch"], "is not a folder"),
         ([f"--ood_dir={challenge}", "--submission=nosuch/x.csv"], "cannot be written"),
     ):
         code, _, err = command(f"--workdir={workdir}", *arguments)
         assert code == 2
         assert message in err
+
+
+def test_generated_corruptions_are_scored_with_the_run_and_by_evaluate(
+    small_config, command, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(corruptions, "available", lambda: ["contrast", "saturate"])
+    small_config.num_epochs = 1
+    small_config.eval.ood_dir = "generate"
+    summary = train.train_and_evaluate(small_config, tmp_path / "run")
+    first = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert list(first["corruptions"]["accuracy"]) == ["contrast", "saturate"]
+    assert summary["ood_acc"] == first["corruptions"]["mean"]
+    assert summary["ood_acc_standard"] == first["corruptions"]["mean_standard"]
+    assert summary["ood_corruptions"] == 2
+    code, out, err = command(f"--workdir={tmp_path / 'run'}", "--ood_dir=generate")
+    assert code == 0, err
+    assert "mean of 2" in out
+    assert "frost left out: pip install --no-deps imagecorruptions" in out
+    again = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert again["corruptions"] == first["corruptions"]
+
+
+def test_a_wrong_benchmark_is_refused_before_training(small_config, tmp_path):
+    small_config.eval.ood_dir = str(tmp_path / "nosuch")
+    with pytest.raises(ConfigError, match="nosuch' is not a folder"):
+        train.train_and_evaluate(small_config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_a_challenge_is_classified_at_the_end_of_a_run(small_config, tmp_path):
+    from test_corruption_benchmark import DISTORTIONS, write_released
+
+    challenge = write_released(tmp_path / "challenge", DISTORTIONS, labels=False)
+    small_config.num_epochs = 1
+    small_config.eval.ood_dir = str(challenge)
+    summary = train.train_and_evaluate(small_config, tmp_path / "run")
+    assert "ood_acc" not in summary
+    assert (tmp_path / "run" / "submission_ood.csv").read_text().count("\n") == 381
 
 
 def test_help_is_fast_and_complete(command):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcifar import augment, preview
+from jaxcifar import augment, corruptions, preview
 from jaxcifar.augment.parse import read
 from jaxcifar.spec import ConfigError, PositiveInt
 
@@ -17,7 +17,9 @@ SCRIPT = "scripts/preview_augmentations.py"
 SHORT = f"""
 import runpy
 from jaxcifar import preview
+from jaxcifar import corruptions
 preview.example_pipelines = lambda: ["hflip"]
+corruptions.available = lambda: ["pixelate"]
 runpy.run_path("{SCRIPT}", run_name="__main__")
 """
 
@@ -79,7 +81,7 @@ def test_draws_originals_samples_and_examples(run, tmp_path, image_folder):
         f"--output={picture}",
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"6 rows of 12 images: {picture}\n"
+    assert done.stdout == f"7 rows of 12 images: {picture}\n"
     pixels = np.asarray(Image.open(picture))[:, -12 * 68 :]
     rows = pixels[4 : 4 + 6 * 68].reshape(6, 68, -1, 3)[:, :64]
     assert (rows[0] != rows[1]).any()  # flipped or not
@@ -90,9 +92,12 @@ def test_draws_originals_samples_and_examples(run, tmp_path, image_folder):
 def test_without_augment_there_are_no_samples(small_config, image_folder, monkeypatch):
     small_config.data.name, small_config.data.dir = "folder", str(image_folder)
     monkeypatch.setattr(preview, "example_pipelines", lambda: ["invert"])
+    monkeypatch.setattr(corruptions, "available", lambda: ["pixelate"])
     labels, images = zip(*preview.make_rows(small_config), strict=True)
-    assert labels == ("original", "invert")
+    assert labels == ("original", "invert", "pixelate, severity 0 to 5")
     np.testing.assert_array_equal(images[1], 1 - images[0])
+    np.testing.assert_array_equal(images[2][[0, 6]], images[0][:2])
+    assert (images[2][5] != images[2][0]).any()
 
 
 def test_unwritable_outputs_raise(small_config, image_folder, tmp_path, monkeypatch):
@@ -100,6 +105,7 @@ def test_unwritable_outputs_raise(small_config, image_folder, tmp_path, monkeypa
     with pytest.raises(ConfigError, match=r"must be a file named \*\.png"):
         preview.write(small_config, tmp_path / "aug.jpg")
     monkeypatch.setattr(preview, "example_pipelines", list)
+    monkeypatch.setattr(corruptions, "available", list)
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match="cannot be written"):
         preview.write(small_config, tmp_path / "file" / "aug.png")
