@@ -1,13 +1,14 @@
 """Compares jaxcifar's speed with PyTorch's on this machine.
 
-python scripts/benchmark.py [--model=simple_cnn|resnet18|part1|part2|part3|all]
+python scripts/benchmark.py [--model=simple_cnn|resnet18|part1|part2|part3|corruptions|all]
                             [--peer=pytorch|none] [--processes=N] [--rounds=N]
                             [--data=FILE.npz] [--output=FILE.json]
 
 simple_cnn and resnet18 measure training steps (batches of 128 and of 64, the data in memory on both
 sides, no augmentation) and evaluation. part1, part2 and part3 measure full epochs, data and
 augmentation included (the peer's in DataLoader workers), the augmentation alone, and the time from
-the command to the first step. Each side runs in fresh processes, as training runs do; rounds
+the command to the first step. corruptions measures generating each of them at all severities (the
+peer has none). Each side runs in fresh processes, as training runs do; rounds
 alternate, and a figure is the median of all rounds, with the lowest and the highest. On a CPU
 --processes=3 --rounds=2 is more reliable than --processes=1: PyTorch's speed differs by up to a
 quarter from one process to the next. Without --data the images are noise, which costs the same. The
@@ -159,6 +160,22 @@ def benchmark(
             report(f"{model}: peak memory of the process, MiB", peaks)
 
 
+def benchmark_corruptions(
+    args: argparse.Namespace, report: Callable[[str, dict[str, Any]], None]
+) -> None:
+    """Measures every available corruption, and `report`s each and all of them together."""
+    count, total, num_made = 2048, [0.0] * args.rounds, 0
+    worker = Worker("jaxcifar", args.data)
+    for name in worker.ask("corruptions"):
+        worker.ask("corrupt", name=name, count=count)  # compiles
+        seconds = [worker.ask("corrupt", name=name, count=count) for _ in range(args.rounds)]
+        total = [a + b for a, b in zip(total, seconds, strict=True)]
+        num_made += 5 * count
+        report(f"corruptions: {name}, images/s", summary({"jaxcifar": seconds}, 5 * count))
+    worker.close()
+    report("corruptions: all of them, images/s", summary({"jaxcifar": total}, num_made))
+
+
 def format_row(title: str, row: dict[str, Any]) -> str:
     """Returns a figure as a line of the Markdown table."""
     cells = []
@@ -210,7 +227,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=(*WORKLOADS, "all"), default="all")
+    parser.add_argument("--model", choices=(*WORKLOADS, "corruptions", "all"), default="all")
     parser.add_argument("--peer", choices=("pytorch", "none"), default="pytorch")
     parser.add_argument("--data", default="", help="an .npz: {train,test}_{images,labels}")
     parser.add_argument("--output", default="", help="a JSON file for the figures")
@@ -227,7 +244,7 @@ def main() -> int:
             matmul_flops = worker.ask("matmul_flops")
         worker.close()
     on_gpu = machine["device"] != "cpu"
-    models = list(WORKLOADS) if args.model == "all" else [args.model]
+    models = [*WORKLOADS, "corruptions"] if args.model == "all" else [args.model]
     print(f"| on {machine['device']} | jaxcifar | PyTorch | ratio | share of matmul FLOP/s |")
     print("|---|---|---|---|---|", flush=True)
     rows = {"matrix product, FLOP/s": matmul_flops}
@@ -237,6 +254,9 @@ def main() -> int:
         print(format_row(title, row), flush=True)
 
     for model in models:
+        if model == "corruptions":
+            benchmark_corruptions(args, report)
+            continue
         benchmark(model, args, names, matmul_flops, on_gpu, report)
         if not WORKLOADS[model].forward_flops:
             with tempfile.TemporaryDirectory() as cache:

@@ -2,7 +2,7 @@
 
 A worker process holds the data and answers requests, a JSON line each: "prepare" a recipe, then run
 an "epoch", "evaluate" or "augment"; "describe" the versions; jaxcifar's also measures
-"matmul_flops". `Worker` starts one and asks it.
+"matmul_flops" and how long it takes to "corrupt" images. `Worker` starts one and asks it.
 """
 
 import json
@@ -123,6 +123,22 @@ class JaxWorker:
             output = run(device_images, jax.random.key(call))
         jax.block_until_ready(output)
         return (time.perf_counter() - started) * count / (num_calls * size)
+
+    def corruptions(self) -> list[str]:
+        """Returns the names of the corruptions that can be generated."""
+        from jaxcifar import corruptions
+
+        return corruptions.available()
+
+    def corrupt(self, name: str, count: int) -> float:
+        """Times corrupting `count` test images at all five severities, in seconds."""
+        from jaxcifar import corruptions
+
+        images = self.arrays[2][:count]
+        started = time.perf_counter()
+        for _ in corruptions.generate(images, 0, [name]):
+            pass
+        return time.perf_counter() - started
 
     def matmul_flops(self) -> float:
         """Returns the FLOP/s of a large matrix product: bfloat16 on a GPU, float32 on a CPU."""
