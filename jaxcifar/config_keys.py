@@ -136,7 +136,7 @@ _CONFIG_KEYS = {
     ),
     "wandb.project": Parameter(str, "jaxcifar", "Weights & Biases project"),
     "wandb.histogram_every": Parameter(
-        NonNegativeInt, 0, "epochs between gradient histograms per parameter (0: none)"
+        NonNegativeInt, 0, "epochs between histograms of parameters and gradients (0: none)"
     ),
     "tensorboard": Parameter(bool, False, "also log to TensorBoard, in <workdir>/tensorboard"),
     "eval.batch_size": Parameter(PositiveInt, 1000, "images in an evaluation step"),

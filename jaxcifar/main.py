@@ -36,9 +36,16 @@ def main(config: ConfigDict) -> int:
             summary = train.train_run(run)
     print(
         f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
-        f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)\n"
-        f"results are in {run.directory}/"
+        f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)"
     )
+    if "top5_acc" in summary:
+        worst = ", ".join(
+            f"{name} {value:.1f}%" for name, value in summary["worst_classes"].items()
+        )
+        print(f"top-5 accuracy {summary['top5_acc']:.2f}%  worst classes: {worst}")
+    if "ood_acc" in summary:
+        print(f"accuracy {summary['ood_acc']:.2f}% under {summary['ood_corruptions']} corruptions")
+    print(f"results are in {run.directory}/")
     return 0
 
 

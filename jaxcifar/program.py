@@ -154,13 +154,17 @@ class Program:
         """
         return self._logits(**model, images=images, on_batch=on_batch)
 
-    def gradients(self, state: TrainState) -> dict[str, np.ndarray]:
-        """Returns the gradient of the loss by parameter, for the first batch_size
-        training images, not augmented.
+    def histogram_arrays(self, state: TrainState) -> dict[str, np.ndarray]:
+        """Returns every parameter, as `parameters/<name>`, and the gradient of the loss by it, as
+        `gradients/<name>`, for the first batch_size training images, not augmented.
         """
         images, labels = self._data["train"]
-        grads = functional.flatten(self._gradients(state, images, labels))
-        return {name: np.asarray(leaf) for name, leaf in grads.items()}
+        trees = {"gradients": self._gradients(state, images, labels), "parameters": state.params}
+        return {
+            f"{kind}/{name}": np.asarray(leaf)
+            for kind, tree in trees.items()
+            for name, leaf in functional.flatten(tree).items()
+        }
 
     def is_batch_finite(self, epoch: int, step_in_epoch: int) -> bool:
         """Returns whether the images of a step, augmented, normalized and mixed, are finite; to

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import statistics
 import time
 from typing import Any
 
@@ -65,6 +66,15 @@ class Progress:
         """
         patience = config.early_stopping.patience
         return self.epoch >= config.num_epochs or 0 < patience <= self.epoch - self.best_epoch
+
+    def summary(self) -> dict[str, float | int]:
+        """Returns what the records of a finished run say: its best epoch, and its speed."""
+        return {
+            "best_epoch": self.best_epoch,
+            "best_val_acc": self.best["val_acc"],
+            "images_per_second": statistics.median(r["images_per_second"] for r in self.records),
+            "wall_seconds": sum(record["seconds"] for record in self.records),
+        }
 
     def to_json(self) -> str:
         """Returns the progress as JSON; `from_json` reads it back."""

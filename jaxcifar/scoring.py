@@ -49,9 +49,14 @@ def evaluate(
     return result
 
 
-def headline(evaluation: dict[str, Any]) -> dict[str, float | int]:
+def headline(evaluation: dict[str, Any]) -> dict[str, Any]:
     """Returns the scores that a run's summary holds."""
-    headline = {"test_acc": evaluation["accuracy"], "test_loss": evaluation["loss"]}
+    headline = {
+        "test_acc": evaluation["accuracy"],
+        "test_loss": evaluation["loss"],
+        "top5_acc": evaluation["top5_accuracy"],
+        "worst_classes": worst_classes(evaluation),
+    }
     if corruptions := evaluation.get("corruptions"):
         headline |= {
             "ood_acc": corruptions["mean"],
@@ -61,11 +66,16 @@ def headline(evaluation: dict[str, Any]) -> dict[str, float | int]:
     return headline
 
 
+def worst_classes(evaluation: dict[str, Any], count: int = 3) -> dict[str, float]:
+    """Returns the classes with the lowest accuracies, in percent, the lowest first."""
+    rows = [row for row in evaluation["per_class"] if row["accuracy"] is not None]
+    rows = sorted(rows, key=lambda row: row["accuracy"])[:count]
+    return {row["class"]: row["accuracy"] for row in rows}
+
+
 def table(evaluation: dict[str, Any]) -> str:
     """Returns an evaluation's headline scores in a few lines, and those by corruption."""
     calibration = evaluation["calibration"]
-    classes = [row for row in evaluation["per_class"] if row["accuracy"] is not None]
-    worst = sorted(classes, key=lambda row: row["accuracy"])[:3]
     rows = {
         "test accuracy": f"{evaluation['accuracy']:.2f}%  of {evaluation['num_images']:,} images",
         "top-5 accuracy": f"{evaluation['top5_accuracy']:.2f}%",
@@ -74,7 +84,9 @@ def table(evaluation: dict[str, Any]) -> str:
         f"{calibration['temperature']:.3f})",
         "calibration error": f"{calibration['ece']:.2f}%  "
         f"({calibration['ece_with_temperature']:.2f}% at that temperature)",
-        "worst classes": ", ".join(f"{row['class']} {row['accuracy']:.1f}%" for row in worst),
+        "worst classes": ", ".join(
+            f"{name} {accuracy:.1f}%" for name, accuracy in worst_classes(evaluation).items()
+        ),
     }
     lines = [f"{name:<18} {value}" for name, value in rows.items()]
     if corruptions := evaluation.get("corruptions"):

@@ -3,12 +3,15 @@
 import contextlib
 import pathlib
 import time
+from typing import Any
+
+import numpy as np
 
 from jaxcifar.spec import ConfigError
 
 
 class TensorBoardLog:
-    """The records of a run as TensorBoard scalars, in <workdir>/tensorboard."""
+    """The records and results of a run for TensorBoard, in <workdir>/tensorboard."""
 
     def __init__(self, workdir: pathlib.Path, epoch: int):
         """Goes on after `epoch` epochs: what was logged of later ones is purged.
@@ -41,6 +44,31 @@ class TensorBoardLog:
         for name, value in record.items():
             if name != "epoch":
                 self._write(summary=summary.scalar(name, value), step=record["epoch"])
+        self._writer.flush()
+
+    def log_histograms(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Adds a histogram of each array."""
+        from tensorboardX import summary
+
+        for name, values in arrays.items():
+            self._write(summary=summary.histogram(name, values, bins=64), step=epoch)
+        self._writer.flush()
+
+    def log_results(self, epoch: int, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
+        """Adds the scores of a finished run as scalars, and the confusion matrix as an image, a
+        row for each class, whose predictions are the lighter the more there are.
+        """
+        from tensorboardX import summary as summaries
+
+        for name, value in summary.items():
+            if isinstance(value, int | float):
+                self._write(summary=summaries.scalar(name, value), step=epoch)
+        matrix = np.array(evaluation["confusion_matrix"], np.float64)
+        levels = 255 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+        pixels = levels.astype(np.uint8)[..., None].repeat(3, -1)
+        self._write(
+            summary=summaries.image("confusion_matrix", pixels, dataformats="HWC"), step=epoch
+        )
         self._writer.flush()
 
     def close(self) -> None:

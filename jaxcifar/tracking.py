@@ -71,10 +71,8 @@ class Tracker:
     def log_epoch(self, record: dict[str, float]) -> None:
         """Reports an epoch's record."""
         self._run.add_record(record)
-        if self._wandb:
-            self._wandb.log(record)
-        if self._tensorboard:
-            self._tensorboard.log(record)
+        for tracker in self._trackers:
+            tracker.log(record)
         skipped = record.get("skipped_steps")
         self.info(
             "epoch {epoch:3d}  train loss {train_loss:.4f} acc {train_acc:5.2f}%  "
@@ -84,15 +82,20 @@ class Tracker:
         )
 
     def wants_histograms(self, epoch: int) -> bool:
-        """Returns whether gradient histograms are due after `epoch` epochs and W&B is enabled."""
+        """Returns whether histograms are due after `epoch` epochs, and there is where to log."""
         every = self._run.config.wandb.histogram_every
-        return self._wandb is not None and every > 0 and epoch % every == 0
+        return bool(self._trackers) and every > 0 and epoch % every == 0
 
-    def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
-        """Sends a histogram of each parameter's gradient (arrays by name) to W&B."""
-        self._wandb.log_histograms(epoch, gradients)
+    def log_histograms(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Sends a histogram of each array to W&B and TensorBoard."""
+        for tracker in self._trackers:
+            tracker.log_histograms(epoch, arrays)
 
-    def log_summary(self, summary: dict[str, Any]) -> None:
-        """Sends the run's summary to W&B."""
-        if self._wandb:
-            self._wandb.log_summary(summary)
+    def log_results(self, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
+        """Sends what a finished run has to show to W&B and TensorBoard."""
+        for tracker in self._trackers:
+            tracker.log_results(self._progress.epoch, summary, evaluation)
+
+    @property
+    def _trackers(self) -> list[WandbLog | TensorBoardLog]:
+        return [tracker for tracker in (self._wandb, self._tensorboard) if tracker]

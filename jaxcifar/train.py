@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
@@ -95,9 +94,11 @@ class _Training:
                     f"stopped; state saved in {self.run.directory}; run it again to resume"
                 )
                 self.stop.check()
-            summary = self._summarize(state, evaluation)
+            summary = self.progress.summary() | scoring.headline(evaluation)
+            summary |= {"num_params": _num_params(state), **environment.describe()}
+            summary["device"] = parallel.describe(self.program.mesh)
             self.run.write_summary(summary, evaluation)
-            self.tracker.log_summary(summary)
+            self.tracker.log_results(summary, evaluation)
         return summary
 
     def _resume(self, notes: list[str]) -> TrainState:
@@ -152,7 +153,8 @@ class _Training:
             # restart from that.
             self.tracker.log_epoch(record)
             if self.tracker.wants_histograms(self.progress.epoch):
-                self.tracker.log_histograms(self.progress.epoch, self.program.gradients(state))
+                arrays = self.program.histogram_arrays(state)
+                self.tracker.log_histograms(self.progress.epoch, arrays)
             self._save_epoch(state)
         if self.progress.epoch < self.config.num_epochs:
             self.tracker.info(
@@ -326,19 +328,6 @@ class _Training:
             self.stop.check()
 
         return on_batch
-
-    def _summarize(self, state: TrainState, evaluation: dict[str, Any]) -> dict[str, Any]:
-        records = self.progress.records
-        return {
-            "best_epoch": self.progress.best_epoch,
-            "best_val_acc": self.progress.best["val_acc"],
-            **scoring.headline(evaluation),
-            "num_params": _num_params(state),
-            "images_per_second": statistics.median(r["images_per_second"] for r in records),
-            "wall_seconds": sum(r["seconds"] for r in records),
-            "versions": environment.versions(),
-            "device": parallel.describe(self.program.mesh),
-        }
 
     @property
     def _step(self) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import manifest
+from jaxcifar import checkpoint_files, manifest
 from jaxcifar.progress import Progress
 from jaxcifar.spec import ConfigError, first_line
 
@@ -32,6 +32,7 @@ class WandbLog:
         """
         import wandb
 
+        self._workdir = workdir
         directory = workdir / "wandb"
         directory.mkdir(exist_ok=True)
         arguments = {
@@ -40,6 +41,7 @@ class WandbLog:
             "dir": workdir,
             "config": config.to_dict(),
             "name": workdir.name,
+            "tags": [config[group].name for group in ("model", "data", "optimizer", "schedule")],
         }
         is_requested = config.wandb.mode != "auto"
         try:
@@ -79,19 +81,35 @@ class WandbLog:
         """Logs an epoch's record."""
         self._attempt(lambda: self._run.log(record, step=record["epoch"]))
 
-    def log_histograms(self, epoch: int, gradients: dict[str, np.ndarray]) -> None:
-        """Logs a histogram of each parameter's gradient (arrays by name)."""
+    def log_histograms(self, epoch: int, arrays: dict[str, np.ndarray]) -> None:
+        """Logs a histogram of each array."""
         import wandb
 
         histograms = {
-            f"gradients/{name}": wandb.Histogram(np_histogram=np.histogram(values, bins=64))
-            for name, values in gradients.items()
+            name: wandb.Histogram(np_histogram=np.histogram(values, bins=64))
+            for name, values in arrays.items()
         }
         self._attempt(lambda: self._run.log(histograms, step=epoch))
 
-    def log_summary(self, summary: dict[str, Any]) -> None:
-        """Logs the run's summary."""
-        self._attempt(lambda: self._run.summary.update(summary))
+    def log_results(self, epoch: int, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
+        """Logs the run's summary, the confusion matrix, and the best model as an artifact."""
+        import wandb
+
+        def act() -> None:
+            self._run.summary.update(summary)
+            names = [row["class"] for row in evaluation["per_class"]]
+            counts = np.ravel(evaluation["confusion_matrix"])
+            labels, predictions = divmod(np.repeat(np.arange(len(counts)), counts), len(names))
+            matrix = wandb.plot.confusion_matrix(
+                y_true=labels.tolist(), preds=predictions.tolist(), class_names=names
+            )
+            self._run.log({"confusion_matrix": matrix}, step=epoch)
+            artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=summary)
+            best = checkpoint_files.find_newest(self._workdir / "checkpoints" / "best")
+            artifact.add_dir(str(best))
+            self._run.log_artifact(artifact, aliases=["best"])
+
+        self._attempt(act)
 
     def finish(self, exit_code: int) -> None:
         """Ends the W&B run."""

@@ -64,6 +64,7 @@ def test_train_finish_and_fresh(run_main, call_main, tmp_path):
     first = run_main(*flags)
     assert first.returncode == 0, first.stderr
     assert f"results are in {run}" in first.stdout
+    assert "  worst classes: " in first.stdout
     assert "epoch   1" in first.stdout
     code, out, _ = call_main(*flags)
     assert code == 0

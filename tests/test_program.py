@@ -52,10 +52,12 @@ def test_data_that_does_not_fit_raises(small_config, monkeypatch):
         Program(small_config, parallel.setup(small_config), data.load(small_config))
 
 
-def test_gradients_by_layer(program):
-    gradients = program.gradients(program.init())
-    assert gradients["conv1.kernel"].shape == (3, 3, 3, 4)
-    assert abs(gradients["fc2.bias"]).max() > 0
+def test_arrays_for_histograms_by_layer(program):
+    state = program.init()
+    arrays = program.histogram_arrays(state)
+    assert arrays["gradients/conv1.kernel"].shape == (3, 3, 3, 4)
+    assert abs(arrays["gradients/fc2.bias"]).max() > 0
+    np.testing.assert_array_equal(arrays["parameters/fc2.bias"], state.params["fc2"]["bias"])
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,24 @@
+import io
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jaxcifar.spec import ConfigError
 from jaxcifar.tensorboard_log import TensorBoardLog
 
 
+def load(directory):
+    return (
+        pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+        .EventAccumulator(str(directory))
+        .Reload()
+    )
+
+
 def points(directory, name):
-    accumulator = pytest.importorskip(
-        "tensorboard.backend.event_processing.event_accumulator"
-    ).EventAccumulator(str(directory))
-    return [(event.step, event.value) for event in accumulator.Reload().Scalars(name)]
+    return [(event.step, event.value) for event in load(directory).Scalars(name)]
 
 
 def test_no_gap_or_doubled_point_after_restarts(tmp_path):
@@ -23,6 +31,20 @@ def test_no_gap_or_doubled_point_after_restarts(tmp_path):
             log.close()  # the others were killed
     expected = [(1, 1.0), (2, 12.0), (3, 13.0), (4, 14.0), (5, 15.0)]
     assert points(tmp_path / "tensorboard", "val_acc") == expected
+
+
+def test_histograms_and_results(tmp_path):
+    log = TensorBoardLog(tmp_path, 0)
+    log.log_histograms(2, {"gradients/conv1.kernel": np.arange(10.0)})
+    log.log_results(3, {"test_acc": 75.0, "device": "cpu"}, {"confusion_matrix": [[1, 1], [0, 2]]})
+    log.close()
+    logged = load(tmp_path / "tensorboard")
+    (histogram,) = logged.Histograms("gradients/conv1.kernel")
+    assert (histogram.step, histogram.histogram_value.num) == (2, 10)
+    assert points(tmp_path / "tensorboard", "test_acc") == [(3, 75.0)]
+    (image,) = logged.Images("confusion_matrix")
+    pixels = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+    assert pixels[..., 0].tolist() == [[127, 127], [0, 255]]
 
 
 def test_missing_tensorboardx_raises(tmp_path, monkeypatch):

@@ -1,11 +1,17 @@
+import json
 import sys
 
 import numpy as np
 import pytest
 
-from jaxcifar import wandb_log
+from jaxcifar import manifest, wandb_log
 from jaxcifar.progress import Progress
 from jaxcifar.spec import ConfigError
+
+EVALUATION = {
+    "per_class": [{"class": "cat", "accuracy": 50.0}, {"class": "dog", "accuracy": 100.0}],
+    "confusion_matrix": [[1, 1], [0, 2]],
+}
 
 
 def progress_after(num_epochs):
@@ -25,8 +31,7 @@ def test_every_start_logs_the_whole_run_under_one_id(small_config, tmp_path, mon
     monkeypatch.setenv("WANDB_MODE", "offline")
     log = wandb_log.start(tmp_path, small_config, progress_after(0))
     log.log({"epoch": 1, "val_acc": 51.0})
-    log.log_histograms(1, {"conv1.kernel": np.linspace(-1, 1, 50)})
-    log.log_summary({"test_acc": 61.0})
+    log.log_histograms(1, {"gradients/conv1.kernel": np.linspace(-1, 1, 50)})
     log.finish(1)
     (file,) = log.offline_directory.glob("run-*.wandb")
     assert b"gradients/conv1.kernel" in file.read_bytes()
@@ -39,6 +44,27 @@ def test_every_start_logs_the_whole_run_under_one_id(small_config, tmp_path, mon
     run_id = (tmp_path / "wandb" / "run-id").read_text().strip()
     files = list((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     assert {file.name for file in files} == {f"run-{run_id}.wandb"}
+
+
+def test_results_are_logged(small_config, tmp_path, capsys):
+    pytest.importorskip("wandb")
+    small_config.wandb.mode = "offline"
+    best = tmp_path / "checkpoints" / "best" / "10"
+    best.mkdir(parents=True)
+    (best / "weights").write_text("x")
+    manifest.write(best)
+    log = wandb_log.start(tmp_path, small_config, progress_after(0))
+    log.log_results(1, {"test_acc": 75.0}, EVALUATION)
+    log.finish(0)
+    assert "failed" not in capsys.readouterr().out
+    (file,) = log.offline_directory.glob("run-*.wandb")
+    for part in (b"test_acc", b"confusion_matrix", b"model-", b"weights", b"simple_cnn"):
+        assert part in file.read_bytes()
+    (table,) = log.offline_directory.rglob("*.table.json")
+    assert json.loads(table.read_text())["data"] == [
+        *(["cat", "cat", 1], ["cat", "dog", 1]),
+        *(["dog", "cat", 0], ["dog", "dog", 2]),
+    ]
 
 
 @pytest.mark.parametrize(
