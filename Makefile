@@ -5,7 +5,10 @@
 CONFIG ?= configs/quickstart.py
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.version_info < (3, 11) or print("$(p)")' 2>/dev/null)) none)
-EXTRAS := test$(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo ',cuda12')
+# the newest version of CUDA that the NVIDIA driver supports: 12 or 13 (newer ones run 13's programs)
+CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: 12.*/12/p; s/.*CUDA Version: 1[3-9].*/13/p')
+COMMA := ,
+EXTRAS := test$(CUDA:%=$(COMMA)cuda%)
 
 .PHONY: train test lint
 
