@@ -1,7 +1,7 @@
 """The training command: flags, then one call.
 
 python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fresh]
-                        [--config.KEY=VALUE ...]
+                        [--profile=DIR] [--config.KEY=VALUE ...]
 
 The work directory is by default runs/<config file's name>.
 """
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from jaxcifar import cli
 from jaxcifar.run import Run
 
+_PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
 _FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory aside and start over")
 
 
@@ -33,7 +34,7 @@ def main(config: ConfigDict) -> int:
         else:
             from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 
-            summary = train.train_run(run)
+            summary = train.train_run(run, _PROFILE.value)
     print(
         f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
         f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)"
@@ -51,7 +52,7 @@ def main(config: ConfigDict) -> int:
 
 def launch() -> None:
     """Runs the command and exits."""
-    cli.launch(main, __doc__, (cli.CONFIG, cli.WORKDIR, _FRESH), takes_config=True)
+    cli.launch(main, __doc__, (cli.CONFIG, cli.WORKDIR, _FRESH, _PROFILE), takes_config=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Training: a run, from its config and work directory to its score on the test set."""
 
+import contextlib
 import functools
 import pathlib
 import time
@@ -12,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxcifar import corruption_benchmark, data, environment, errors, metrics, parallel, scoring
 from jaxcifar.checkpoint import Checkpoints
+from jaxcifar.profiling import StepProfile
 from jaxcifar.program import CallResult, Program
 from jaxcifar.progress import DivergedError, Progress, SaveSchedule, check_finite
 from jaxcifar.run import Run
@@ -41,11 +43,13 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
         return run.finished_summary() or train_run(run)
 
 
-def train_run(run: Run) -> dict[str, Any]:
-    """Trains and scores a run that is not finished; see `train_and_evaluate`."""
+def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
+    """Trains and scores a run that is not finished; see `train_and_evaluate`. A trace of some steps
+    is written to the directory `profile`, if any (see `profiling`).
+    """
     with errors.machine(), stop_signals() as stop:
         try:
-            return _Training(run, stop).summary()
+            return _Training(run, stop, StepProfile(profile)).summary()
         except Stopped:
             raise stop.exit_exception() from None
 
@@ -53,9 +57,9 @@ def train_run(run: Run) -> dict[str, Any]:
 class _Training:
     """A run while it trains: the state that its methods share."""
 
-    def __init__(self, run: Run, stop: StopRequest):
+    def __init__(self, run: Run, stop: StopRequest, profile: StepProfile):
         """Loads the data; compiles nothing yet."""
-        self.run, self.stop, self.config = run, stop, run.config
+        self.run, self.stop, self.config, self.profile = run, stop, run.config, profile
         mesh = parallel.setup(run.config)
         self.splits = data.load(run.config)
         self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
@@ -84,7 +88,7 @@ class _Training:
             self.run.write_copies(self.progress)
         self.run.remove_summary()  # of a finished run that has grown
         self.stop.check()
-        with self.tracker:
+        with self.tracker, contextlib.closing(self.profile):
             self._log_start(state, notes)
             with self.checkpoints:
                 state = self._train(state)
@@ -192,7 +196,10 @@ class _Training:
                 self.tracker.info(f"compiled and ran the first step in {seconds:.1f} s")
             if unread:  # read while the device works on this call
                 read_metrics(unread)
+            steps_before = unread.step_in_epoch if unread else progress.step_in_epoch
             state, unread = call.state, call
+            if note := self.profile.count(call.step_in_epoch - steps_before, call.sums):
+                self.tracker.info(note)
             if self.stop:
                 break
             step = progress.epoch * self.program.steps_per_epoch + call.step_in_epoch
