@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 
+@pytest.mark.slow
 def test_reports_jaxcifar_alone(pytestconfig, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(

@@ -105,4 +105,4 @@ def test_command_writes_what_evaluate_reads(tmp_path, image_folder):
     assert done.stdout.endswith(f" corruptions of 8 images: {output}\n")
     benchmark = corruption_benchmark.find(str(output), num_classes=2)
     assert benchmark.labels.tolist() == test.labels.tolist() * 5
-    assert np.load(benchmark.files["contrast"])[5 * 8 - 1].std() < test.images[7].std()
+    assert benchmark.load["contrast"]()[5 * 8 - 1].std() < test.images[7].std()
