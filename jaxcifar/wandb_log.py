@@ -106,7 +106,8 @@ class WandbLog:
             self._run.log({"confusion_matrix": matrix}, step=epoch)
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=summary)
             best = checkpoint_files.find_newest(self._workdir / "checkpoints" / "best")
-            artifact.add_dir(str(best))
+            for path in filter(pathlib.Path.is_file, best.rglob("*")):  # add_dir prints
+                artifact.add_file(str(path), name=str(path.relative_to(best)))
             self._run.log_artifact(artifact, aliases=["best"])
 
         self._attempt(act)
