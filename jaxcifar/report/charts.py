@@ -49,10 +49,21 @@ def check_available() -> None:
 
 
 def lines(
-    series: Sequence[Series], y_label: str, alt: str, *, mark: tuple[float, str] | None = None
+    series: Sequence[Series],
+    y_label: str,
+    alt: str,
+    *,
+    mark: tuple[float, str] | None = None,
+    from_zero: bool = False,
 ) -> str:
-    """Returns a chart of lines over epochs, as an <img>; `mark` is an epoch to point out and its
-    name.
+    """Returns a chart of lines over epochs, as an <img>.
+
+    Args:
+        series: the lines.
+        y_label: what they show, with the unit.
+        alt: the text for those who cannot see the chart.
+        mark: an epoch to point out and what to call it.
+        from_zero: whether the values begin at 0.
     """
 
     def plot(axes: Any) -> None:
@@ -74,13 +85,15 @@ def lines(
             axes.axvline(mark[0], color=_color("ink"), linewidth=0.8, linestyle=(0, (2, 3)))
             axes.annotate(
                 mark[1],
-                (mark[0], 0.02),
+                (mark[0], 1),
                 xycoords=("data", "axes fraction"),
-                xytext=(-3, 0),
+                xytext=(0, 2),
                 textcoords="offset points",
-                ha="right",
+                ha="center",
             )
         axes.set(xlabel="epoch", ylabel=y_label)
+        if from_zero:
+            axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(series) > 1:
             axes.figure.legend(
@@ -153,7 +166,7 @@ def _draw(plot: Callable[[Any], None], height: float, alt: str) -> str:
 
     ink, grid = _color("ink"), _color("grid")
     settings = {
-        "font.size": 9.0,
+        "font.size": 10.0,
         "svg.fonttype": "none",  # text stays text
         "svg.hashsalt": "jaxcifar",  # the same chart is the same file
         "text.parse_math": False,  # names may have dollar signs

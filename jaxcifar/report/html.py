@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,15 +38,16 @@ nav a { display: inline-block; padding: .2rem 0; }
 .charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr));
   gap: 1rem; align-items: start; }
 figure { margin: 0; }
-figure img { max-width: 100%; height: auto; display: block; }
+img { max-width: 100%; height: auto; }
+figure img { display: block; }
 .scroll { overflow-x: auto; margin: .6rem 0; max-height: 36rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding-bottom: .3rem; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { font-weight: 600; }
-th:first-child, .words th, .words td { text-align: left; }
-.words td { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
+th:first-child, .text { text-align: left; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
 .heat td { border: 1px solid var(--page); text-align: center; min-width: 3rem;
   background: color-mix(in srgb, var(--heat) calc(var(--v) * 1%), var(--page)); }
 details { margin: .6rem 0; }
@@ -57,10 +58,10 @@ summary { cursor: pointer; padding: .2rem 0; color: var(--link); }
 .pairs { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr));
   gap: .4rem 2rem; }
 .strip { display: flex; flex-wrap: wrap; gap: .3rem; }
-.strip img { width: 3.6rem; image-rendering: pixelated; border-radius: .2rem; }
+.strip img { width: 3.3rem; image-rendering: pixelated; border-radius: .2rem; }
 .wide img { background: #fff; border-radius: .3rem; }
-pre { background: var(--box); border-radius: .5rem; padding: .8rem; white-space: pre-wrap;
-  overflow-wrap: anywhere; }
+pre { background: var(--box); border-radius: .5rem; padding: .8rem; width: max-content;
+  min-width: 100%; margin: 0; }
 .notes { border-left: .3rem solid #d55e00; background: var(--box); padding: .5rem 1rem; }
 .notes ul { margin: 0; padding-left: 1.2rem; }
 .notes p { margin: 0; }
@@ -103,22 +104,27 @@ def items(texts: Iterable[str]) -> str:
     return "<ul>" + "".join(f"<li>{escape(text)}</li>" for text in texts) + "</ul>"
 
 
-def table(caption: str, columns: Sequence[str], rows: Iterable[Sequence], kind: str = "") -> str:
+def table(
+    caption: str, columns: Sequence[str], rows: Iterable[Sequence], words: Collection[str] = ()
+) -> str:
     """Returns a table whose cells are escaped; the first of each row is its heading.
 
     Args:
         caption: says what it shows; it must differ from the page's other captions.
         columns: the headings.
         rows: the cells.
-        kind: "words" for cells of text rather than numbers.
+        words: the columns that hold text rather than numbers.
     """
+    kinds = [' class="text"' if name in words else "" for name in columns]
     body = (
         f'<tr><th scope="row">{escape(first)}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in others)
+        + "".join(
+            f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True)
+        )
         + "</tr>"
         for first, *others in rows
     )
-    return _table(caption, columns, body, kind)
+    return _table(caption, columns, body, kinds)
 
 
 def heat_table(
@@ -136,17 +142,38 @@ def heat_table(
         + "</tr>"
         for name, row, row_shades in zip(names, values, shades, strict=True)
     )
-    return _table(caption, columns, body, "heat")
+    return _table(caption, columns, body, [""] * len(columns), "heat")
 
 
-def _table(caption: str, columns: Sequence[str], body: Iterable[str], kind: str) -> str:
-    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in columns)
-    # Focusable, so that the keyboard can scroll it; a section with a label is a region
-    return (
-        f'<section class="scroll" tabindex="0" aria-label="{escape(caption)}">'
-        f'<table class="{kind or "numbers"}"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(body) + "</tbody></table></section>"
+def _table(
+    caption: str,
+    columns: Sequence[str],
+    body: Iterable[str],
+    kinds: Sequence[str],
+    table_class: str = "numbers",
+) -> str:
+    head = "".join(
+        f'<th scope="col"{kind}>{escape(name)}</th>'
+        for kind, name in zip(kinds, columns, strict=True)
     )
+    return scrolling(
+        caption,
+        f'<table class="{table_class}"><caption>{escape(caption)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>\n" + "\n".join(body) + "</tbody></table>",
+    )
+
+
+def scrolling(name: str, body: str) -> str:
+    """Returns a part that may be wider than the page. The keyboard can focus it, to scroll it, and
+    a screen reader finds it by its name: a section with a label is a region.
+    """
+    label = escape(name)
+    return f'<section class="scroll" tabindex="0" aria-label="{label}">{body}</section>'
+
+
+def command(text: str) -> str:
+    """Returns a command line to copy."""
+    return scrolling("Command", f"<pre><code>{escape(text)}</code></pre>")
 
 
 def details(summary: str, body: str) -> str:
@@ -187,8 +214,7 @@ def document(title: str, subtitle: str, notes: Sequence[str], sections: Sequence
     if notes:
         missing = f'<div class="notes"><p>Not in this report:</p>{items(notes)}</div>'
     body = "\n".join(
-        f'<section id="{s.name}" aria-labelledby="{s.name}-heading">'
-        f'<h2 id="{s.name}-heading">{escape(s.heading)}</h2>\n{s.body}\n</section>'
+        f'<section id="{s.name}"><h2>{escape(s.heading)}</h2>\n{s.body}\n</section>'
         for s in sections
     )
     return f"""<!DOCTYPE html>

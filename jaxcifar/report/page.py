@@ -64,22 +64,22 @@ def _headline(run: RunFiles) -> str:
             spread = 196 * math.sqrt(accuracy / 100 * (1 - accuracy / 100) / count)
             meaning = (
                 f"of {count:,} test images, by the best epoch's model. Another test set of this "
-                f"size would give ± {spread:.1f} points (95 %)"
+                f"size would give ± {spread:.1f} points (95%)"
             )
-        guessing = f"; guessing gives {100 / num_classes:.1f} %" if num_classes else ""
-        rows.append(("Test accuracy", f"{accuracy:.1f} %", f"{meaning}{guessing}."))
+        guessing = f"; guessing gives {100 / num_classes:.1f}%" if num_classes else ""
+        rows.append(("Test accuracy", f"{accuracy:.1f}%", f"{meaning}{guessing}."))
     if "best_val_acc" in numbers:
         rows.append(
             (
                 "Validation accuracy",
-                f"{numbers['best_val_acc']:.1f} %",
+                f"{numbers['best_val_acc']:.1f}%",
                 f"after epoch {numbers['best_epoch']:.0f}, the best. It chose the epoch, so it "
                 "flatters a little.",
             )
         )
     if "top5_accuracy" in run.evaluation and num_classes > 5:
         value = run.evaluation["top5_accuracy"]
-        rows.append(("Top-5 accuracy", f"{value:.1f} %", "the label is among the five likeliest."))
+        rows.append(("Top-5 accuracy", f"{value:.1f}%", "the label is among the five likeliest."))
     if "test_loss" in numbers:
         meaning = "mean cross-entropy in nats"
         if num_classes:
@@ -88,12 +88,12 @@ def _headline(run: RunFiles) -> str:
     if "ood_acc" in numbers:
         meaning = f"mean over {numbers.get('ood_corruptions', 0):.0f} corruptions and 5 severities."
         if "ood_acc_standard" in numbers:
-            meaning += f" Over the standard 15: {numbers['ood_acc_standard']:.1f} %."
-        rows.append(("Accuracy under corruptions", f"{numbers['ood_acc']:.1f} %", meaning))
+            meaning += f" Over the standard 15: {numbers['ood_acc_standard']:.1f}%."
+        rows.append(("Accuracy under corruptions", f"{numbers['ood_acc']:.1f}%", meaning))
     if "calibration" in run.evaluation:
         value = run.evaluation["calibration"]["ece"]
         meaning = "mean distance of the confidence from the accuracy; 0 is best."
-        rows.append(("Calibration error", f"{value:.1f} %", meaning))
+        rows.append(("Calibration error", f"{value:.1f}%", meaning))
     if "num_params" in numbers:
         rows.append(("Parameters", f"{numbers['num_params']:,.0f}", "trained numbers."))
     if "images_per_second" in numbers:
@@ -140,14 +140,15 @@ def _curves(run: RunFiles) -> str:
         x, y = schedule.get(name, ((), ()))
         if len(x) and (name == "lr" or min(y) != max(y)):
             alt = f"Line chart: {title} over the run, from {y[0]:.3g} to {y[-1]:.3g}."
-            chart = charts.lines([charts.Series(title, x, y)], title, alt)
+            line = charts.Series(title, x, y)
+            chart = charts.lines([line], title, alt, from_zero=name == "lr")
             pictures.append(html.figure(chart, f"{title.capitalize()}. {note}"))
         elif len(x):
             note += f" Momentum is {y[0]:g} throughout."
             pictures[-1] = html.figure(chart, f"Learning rate. {note}")
     speed = column["images_per_second"]
     alt = f"Line chart: training images per second, from {min(speed):,.0f} to {max(speed):,.0f}."
-    chart = charts.lines([charts.Series("speed", epochs, speed)], "images/s", alt)
+    chart = charts.lines([charts.Series("speed", epochs, speed)], "images/s", alt, from_zero=True)
     pictures.append(html.figure(chart, "Speed: training images per second in each epoch."))
     rows = [
         (

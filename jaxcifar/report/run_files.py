@@ -9,6 +9,7 @@ import math
 import pathlib
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -86,33 +87,51 @@ def read(workdir: str | pathlib.Path) -> RunFiles:
                 f"{str(workdir)!r} is not the work directory of a run: it has no config.json"
             )
     notes: list[str] = []
-    summary = _read_json(directory / "summary.json", dict, notes)
-    evaluation = _read_json(directory / "evaluation.json", dict, notes)
-    class_names = _read_json(directory / "classes.json", list, notes)
-    run = RunFiles(
+
+    def attempt(name: str, reader: Callable[[pathlib.Path], Any], empty: Any, lost: str) -> Any:
+        """Returns what the reader makes of a file, or `empty`, with a note on what is lost."""
+        path = directory / name
+        if not path.is_file():
+            notes.append(f"{name} is missing: {lost}")
+            return empty
+        try:
+            with errors.reading(name):
+                return reader(path)
+        except ConfigError as error:
+            notes.append(f"{error}: {lost}")
+            return empty
+
+    config = attempt("config.json", _read_dict, {}, "no config, and no command")
+    evaluation = attempt(
+        "evaluation.json", _read_dict, {}, "no scores by class, confusions or calibration"
+    )
+    class_names = attempt("classes.json", _read_names, [], "no names from there")
+    if not class_names:
+        class_names = [row["class"] for row in _rows(evaluation.get("per_class"))]
+    records, note = attempt("metrics.jsonl", _read_records, ([], ""), "no curves")
+    notes += [note] if note else []
+    return RunFiles(
         directory=directory,
         name=directory.resolve().name,
-        config=dict(flatten(_read_json(directory / "config.json", dict, notes))),
-        records=_read_records(directory / "metrics.jsonl", notes),
-        class_names=[str(name) for name in class_names],
-        summary=summary,
+        config=dict(flatten(config)),
+        records=records,
+        class_names=class_names,
+        summary=attempt(
+            "summary.json", _read_dict, {}, "no test scores from there, versions or device"
+        ),
         evaluation=evaluation,
-        examples=None,
-        preview=b"",
+        examples=attempt(
+            "examples.npz",
+            lambda path: examples.load(path, len(class_names)),
+            None,
+            "no example images",
+        ),
+        preview=attempt("preview.png", _read_png, b"", "no picture of the augmentation")
+        if config.get("augment")
+        else b"",
         is_running=_is_running(directory),
         notes=notes,
     )
-    try:
-        run.examples = examples.load(directory / "examples.npz", len(class_names))
-    except ConfigError as error:
-        notes.append(f"{error}: no example images")
-    if run.config.get("augment"):
-        try:
-            with errors.reading("preview.png"):
-                run.preview = _read_png(directory / "preview.png")
-        except ConfigError as error:
-            notes.append(f"{error}: no picture of the augmentation")
-    return run
 
 
 def is_number(value: Any) -> bool:
@@ -132,27 +151,29 @@ def flatten(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     return rows
 
 
-def _read_json(path: pathlib.Path, kind: type, notes: list[str]) -> Any:
-    """Returns the dict or list in a file, an empty one (and a note) if it cannot be read."""
-    try:
-        with errors.reading(path.name):
-            value = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(value, kind):
-                raise ValueError(f"it holds a {type(value).__name__}, not a {kind.__name__}")
-            return value
-    except ConfigError as error:
-        notes.append(f"{error}: what it says is left out")
-        return kind()
+def _read_dict(path: pathlib.Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__}")
+    return value
 
 
-def _read_records(path: pathlib.Path, notes: list[str]) -> list[dict[str, float]]:
-    """Returns the complete lines of metrics.jsonl, by epoch; a note counts the others."""
-    try:
-        with errors.reading(path.name):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except ConfigError as error:
-        notes.append(f"{error}: no curves")
-        return []
+def _read_names(path: pathlib.Path) -> list[str]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError("it does not hold names")
+    return value
+
+
+def _rows(value: Any) -> list[dict[str, Any]]:
+    """Returns a value from JSON if it is a list of classes, else nothing."""
+    is_rows = isinstance(value, list) and all(isinstance(r, dict) and "class" in r for r in value)
+    return value if is_rows else []
+
+
+def _read_records(path: pathlib.Path) -> tuple[list[dict[str, float]], str]:
+    """Returns the complete lines of metrics.jsonl, by epoch, and a note on the others, if any."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     records = {}
     for line in lines:
         try:
@@ -161,14 +182,13 @@ def _read_records(path: pathlib.Path, notes: list[str]) -> list[dict[str, float]
                 records[record["epoch"]] = record
         except (ValueError, TypeError, KeyError, RecursionError):
             continue
+    note = ""
     if len(records) < len(lines):
-        notes.append(
+        note = (
             f"{path.name}: {len(lines) - len(records)} of {len(lines)} lines cannot be read, or "
             "repeat an epoch; the curves are of the others"
         )
-    if not records:
-        notes.append(f"{path.name} has no complete epoch: no curves")
-    return [records[epoch] for epoch in sorted(records)]
+    return [records[epoch] for epoch in sorted(records)], note
 
 
 def _read_png(path: pathlib.Path) -> bytes:

@@ -58,9 +58,10 @@ def classes(run: RunFiles) -> str:
         )
         for row in rows
     ]
+    words = ("superclass", "most often taken for")
     if not superclass:
         columns, cells = columns[:1] + columns[2:], [cell[:1] + cell[2:] for cell in cells]
-    table = html.table("Accuracy of every class, the lowest first", columns, cells)
+    table = html.table("Accuracy of every class, the lowest first", columns, cells, words)
     if superclass:
         group_rows = [(g["class"], f"{g['accuracy']:.1f}", g["num_images"]) for g in groups]
         columns = ("superclass", "accuracy, %", "images")
@@ -90,7 +91,7 @@ def confusions(run: RunFiles) -> str:
         for label, other in pairs
     ]
     columns = ("class", "taken for", "images", "of", "%")
-    body = html.table("The pairs confused most often", columns, rows)
+    body = html.table("The pairs confused most often", columns, rows, ("taken for",))
     if run.examples is not None:
         blocks = (
             f"<div><h3>{html.escape(f'{names[label]}, taken for {names[other]}')}</h3>"
@@ -116,7 +117,7 @@ def mistakes(run: RunFiles) -> str:
         + html.figure(
             _image(found["images"][row], f"Test image of class {names[found['labels'][row]]}"),
             f"{names[found['labels'][row]]}, taken for {names[found['predictions'][row]]} "
-            f"at {100 * found['probabilities'][row]:.1f} %",
+            f"at {100 * found['probabilities'][row]:.1f}%",
         )
         + "</li>"
         for row in rows
@@ -134,8 +135,8 @@ def calibration(run: RunFiles) -> str:
     alt = f"Reliability diagram of {len(full)} bins; the calibration error is {result['ece']:.1f}%."
     caption = (
         "Accuracy of the predictions over their confidence. Bars below the dashed line: the model "
-        f"is too sure; above it: not sure enough. Calibration error {result['ece']:.1f} %; "
-        f"{result['ece_with_temperature']:.1f} % when logits are divided by the temperature "
+        f"is too sure; above it: not sure enough. Calibration error {result['ece']:.1f}%; "
+        f"{result['ece_with_temperature']:.1f}% when logits are divided by the temperature "
         f"{result['temperature']:.3f}, which fits the validation images best."
     )
     rows = [
@@ -164,11 +165,11 @@ def corruptions(run: RunFiles) -> str:
     values = np.array([result["accuracy"][name] for name in names], float)
     values = np.column_stack([values, values.mean(1)])
     severities = [f"severity {severity}" for severity in range(1, values.shape[1])]
-    text = f"Mean over {result['num_corruptions']} corruptions: {result['mean']:.1f} %"
+    text = f"Mean over {result['num_corruptions']} corruptions: {result['mean']:.1f}%"
     if result["num_standard"]:
-        text += f"; over {result['num_standard']} standard ones: {result['mean_standard']:.1f} %"
+        text += f"; over {result['num_standard']} standard ones: {result['mean_standard']:.1f}%"
     if result["relative"]:
-        text += f". That is {100 * result['relative']:.1f} % of the accuracy without corruption"
+        text += f". That is {100 * result['relative']:.1f}% of the accuracy without corruption"
     caption = "Accuracy under corruptions, %, the lowest mean first; more color is more accurate"
     columns = ("corruption", *severities, "mean")
     return html.paragraph(f"{text}.") + html.heat_table(caption, columns, names, values, 1)
@@ -198,7 +199,7 @@ def _bars(rows: Sequence[Mapping[str, Any]], alt: str, dots: Sequence[Sequence[f
 
 
 def _name(row: Mapping[str, Any]) -> str:
-    return f"{row['class']} with {row['accuracy']:.1f} %"
+    return f"{row['class']} with {row['accuracy']:.1f}%"
 
 
 def _strip(run: RunFiles, label: int, other: int) -> str:
@@ -207,8 +208,7 @@ def _strip(run: RunFiles, label: int, other: int) -> str:
     is_pair = (found["labels"] == label) & (found["predictions"] == other)
     rows = np.flatnonzero(is_pair & (found["pair"] != examples.CONFIDENT))
     return "".join(
-        _image(found["images"][row], f"at {100 * found['probabilities'][row]:.1f} %")
-        for row in rows
+        _image(found["images"][row], f"at {100 * found['probabilities'][row]:.1f}%") for row in rows
     )
 
 

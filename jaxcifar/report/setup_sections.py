@@ -27,6 +27,13 @@ def to_config(run: RunFiles) -> ConfigDict:
     return config_lib.from_dict(nested)
 
 
+def show(value: Any) -> str:
+    """Returns a config's value as text."""
+    if value is None:
+        return "unset"
+    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
+
+
 def augmentation(run: RunFiles) -> str:
     """Returns the picture of training images and their augmentation."""
     if not run.preview:
@@ -41,15 +48,15 @@ def config(run: RunFiles) -> str:
     if not run.config:
         return ""
     base, origin, note = _base(run)
-    rows = [(name, _show(run.config[name]), _show(base.get(name))) for name in _changed(run, base)]
+    rows = [(name, show(run.config[name]), show(base.get(name))) for name in _changed(run, base)]
     columns = ("key", "this run", origin)
     body = html.paragraph(note) if note else ""
     if rows:
-        body += html.table(f"What differs from {origin}", columns, rows, "words")
+        body += html.table(f"What differs from {origin}", columns, rows, columns)
     else:
         body += html.paragraph(f"Nothing differs from {origin}.")
-    everything = [(name, _show(value)) for name, value in sorted(run.config.items())]
-    table = html.table("The whole config", ("key", "value"), everything, "words")
+    everything = [(name, show(value)) for name, value in sorted(run.config.items())]
+    table = html.table("The whole config", ("key", "value"), everything, ("value",))
     return body + html.details("The whole config", table)
 
 
@@ -60,8 +67,8 @@ def environment(run: RunFiles) -> str:
         for name in ("device", "versions", "git", "environment")
         if name in run.summary
     }
-    rows = [(name.removeprefix("versions."), _show(value)) for name, value in flatten(entries)]
-    return html.table("What computed the run", ("name", "value"), rows, "words") if rows else ""
+    rows = [(name.removeprefix("versions."), show(value)) for name, value in flatten(entries)]
+    return html.table("What computed the run", ("name", "value"), rows, ("value",)) if rows else ""
 
 
 def reproduce(run: RunFiles) -> str:
@@ -83,7 +90,7 @@ def reproduce(run: RunFiles) -> str:
     else:
         text = "Its config file is not here: the command lacks keys that were set on the way."
     command = " \\\n    ".join(["python -m jaxcifar.main", *map(shlex.quote, flags)])
-    return f"<pre><code>{html.escape(command)}</code></pre>{html.paragraph(text)}"
+    return html.command(command) + html.paragraph(text)
 
 
 def _base(run: RunFiles) -> tuple[dict[str, Any], str, str]:
@@ -115,12 +122,6 @@ def _changed(run: RunFiles, base: dict[str, Any]) -> list[str]:
         for name, value in run.config.items()
         if name not in INTERNAL and (name not in base or value != base[name])
     ]
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "unset"
-    return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
 def _flag(value: Any) -> str:
