@@ -82,7 +82,7 @@ def group(runs: Sequence[RunFiles]) -> list[Group]:
             groups.append([run])
     return [
         Group(
-            f"{number}: {members[0].name}" + (f" (n = {len(members)})" * (len(members) > 1)),
+            f"{number}: {members[0].name}" + (f" ({len(members)} seeds)" * (len(members) > 1)),
             members,
         )
         for number, members in enumerate(groups, 1)
@@ -138,21 +138,19 @@ def _scores(groups: Sequence[Group]) -> str:
     states = [
         (
             str(run.directory),
-            group.name,
+            number,
             run.config.get("seed", ""),
             run.status,
             *(f"{run.headline()[k]:.{d}f}" if k in run.headline() else "" for k, _, d in shown),
         )
-        for group in groups
+        for number, group in enumerate(groups, 1)
         for run in group.runs
     ]
     columns = [column for _, column, _ in shown]
     return (
         html.paragraph(text)
         + html.table("Scores", ["config", *columns], rows)
-        + html.table(
-            "Every run", ["run", "config", "seed", "state", *columns], states, ("config", "state")
-        )
+        + html.table("Every run", ["run", "config", "seed", "state", *columns], states, ("state",))
     )
 
 
@@ -181,7 +179,10 @@ def _curves(groups: Sequence[Group]) -> str:
         ends = ", ".join(f"{one.name} ends at {one.y[-1]:.{digits}f}" for one in series)
         caption = f"{title} after each epoch."
         if any(one.low is not None for one in series):
-            caption += " Line: mean over seeds; band: ± one sample standard deviation."
+            caption += (
+                " Line: mean over the seeds that have done the epoch; band: ± one sample standard "
+                "deviation."
+            )
         alt = f"Line chart of {title.lower()} by epoch: {ends}."
         pictures.append(html.figure(charts.lines(series, label, alt), caption))
         cells = {

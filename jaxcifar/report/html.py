@@ -46,8 +46,9 @@ caption { text-align: left; padding-bottom: .3rem; }
 th, td { padding: .2rem .6rem; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; }
 th { font-weight: 600; }
+th[scope="col"] { white-space: normal; vertical-align: bottom; }
 th:first-child, .text { text-align: left; }
-td.text { white-space: normal; overflow-wrap: anywhere; min-width: 7rem; }
+td.text { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 .heat td { border: 1px solid var(--page); text-align: center; min-width: 3rem;
   background: color-mix(in srgb, var(--heat) calc(var(--v) * 1%), var(--page)); }
 details { margin: .6rem 0; }
