@@ -149,7 +149,7 @@ def _scores(groups: Sequence[Group]) -> str:
     columns = [column for _, column, _ in shown]
     return (
         html.paragraph(text)
-        + html.table("Scores", ["config", *columns], rows)
+        + html.table("Scores", ["config", *columns], rows, columns)
         + html.table("Every run", ["run", "config", "seed", "state", *columns], states, ("state",))
     )
 

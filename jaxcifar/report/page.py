@@ -11,7 +11,7 @@ from jaxcifar.report.run_files import RunFiles
 from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
 
-POINTS = 400  # of a schedule's curve, at least
+NUM_POINTS = 400  # of a schedule's curve, at least
 
 
 def write(workdir: str | pathlib.Path, output: str | pathlib.Path | None = None) -> pathlib.Path:
@@ -132,7 +132,7 @@ def _curves(run: RunFiles) -> str:
         )
         for what, name, label, digits, caption in (
             ("loss", "loss", "loss, nats", 3, "Loss: mean cross-entropy."),
-            ("acc", "accuracy", "accuracy, %", 1, "Accuracy; under mixing, training scores less."),
+            ("acc", "accuracy", "accuracy, %", 1, "Accuracy: how many images are right."),
         )
     ]
     schedule, note = _schedule(run)
@@ -169,33 +169,34 @@ def _curves(run: RunFiles) -> str:
     )
 
 
-def _schedule(run: RunFiles) -> tuple[dict[str, tuple[list[float], list[float]]], str]:
-    """Returns (epochs, values) of the learning rate and the momentum over the epochs done, and
-    where they come from: the schedule replayed, or the records where that does not agree with them.
+Curves = dict[str, tuple[list[float], list[float]]]  # (epochs, values) by name
+
+
+def _schedule(run: RunFiles) -> tuple[Curves, str]:
+    """Returns the learning rate and the momentum over the epochs done, and where they come from:
+    the schedule replayed, or the records where the config's schedule disagrees with them.
     """
-    recorded = [record["lr"] for record in run.records]
-    fallback = {"lr": ([record["epoch"] for record in run.records], recorded)}
     try:
         with errors.reading("the schedule"):
-            values = _replay(run)
+            return _replay(run), "As the config's schedule says; the records agree."
     except ConfigError:
-        return fallback, "After each epoch, as recorded (the config's schedule is not known here)."
-    ends = dict(zip(*values["lr"], strict=True))
-    if any(
-        not math.isclose(ends[record["epoch"]], record["lr"], rel_tol=1e-4, abs_tol=1e-12)
-        for record in run.records
-    ):
-        return fallback, "After each epoch, as recorded (the config now has another schedule)."
-    return values, "As the config's schedule says, and the record confirms."
+        epochs, lrs = ([record[key] for record in run.records] for key in ("epoch", "lr"))
+        return {"lr": (epochs, lrs)}, (
+            "After each epoch, as recorded: the config's schedule has other values, or is not "
+            "known here."
+        )
 
 
-def _replay(run: RunFiles) -> dict[str, tuple[list[float], list[float]]]:
-    """Returns (epochs, values) by name, of the run's schedule."""
-    config = setup_sections.to_config(run)
-    steps_per_epoch = run.records[-1]["step"] // run.records[-1]["epoch"]
-    schedule = RunSchedule(config, steps_per_epoch)
-    per_epoch = min(steps_per_epoch, math.ceil(POINTS / len(run.records)))
-    curves: dict[str, tuple[list[float], list[float]]] = {}
+def _replay(run: RunFiles) -> Curves:
+    """Returns the values of the run's schedule.
+
+    Raises:
+        ValueError: they are not those of the records.
+    """
+    steps_per_epoch = int(run.records[-1]["step"] / run.records[-1]["epoch"])
+    schedule = RunSchedule(setup_sections.to_config(run), steps_per_epoch)
+    per_epoch = min(steps_per_epoch, math.ceil(NUM_POINTS / len(run.records)))
+    curves: Curves = {}
 
     def add(epoch: int, step: int) -> None:
         for name, value in schedule.values(epoch, step).items():
@@ -203,12 +204,16 @@ def _replay(run: RunFiles) -> dict[str, tuple[list[float], list[float]]]:
             epochs.append(step / steps_per_epoch)
             values.append(value)
 
-    for epoch, record in enumerate(run.records):
+    for record in run.records:
+        epoch = int(record["epoch"])
+        first_step, end = (epoch - 1) * steps_per_epoch, epoch * steps_per_epoch
         for point in range(per_epoch):
-            add(epoch, epoch * steps_per_epoch + point * steps_per_epoch // per_epoch)
-        done = epoch + 1, (epoch + 1) * steps_per_epoch
-        schedule.end_epoch(*done, record["val_loss"], record["val_acc"])
-    add(*done)
+            add(epoch - 1, first_step + point * steps_per_epoch // per_epoch)
+        schedule.end_epoch(epoch, end, record["val_loss"], record["val_acc"])
+        lr = schedule.lr(epoch, end)
+        if not math.isclose(lr, record["lr"], rel_tol=1e-4, abs_tol=1e-12):
+            raise ValueError(f"{lr} after epoch {epoch}, but {record['lr']} in the records")
+    add(epoch, end)
     return curves
 
 

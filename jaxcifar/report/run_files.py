@@ -107,7 +107,7 @@ def read(workdir: str | pathlib.Path) -> RunFiles:
     )
     class_names = attempt("classes.json", _read_names, [], "no names from there")
     if not class_names:
-        class_names = [row["class"] for row in _rows(evaluation.get("per_class"))]
+        class_names = [str(row["class"]) for row in _rows(evaluation.get("per_class"))]
     records, note = attempt("metrics.jsonl", _read_records, ([], ""), "no curves")
     notes += [note] if note else []
     return RunFiles(

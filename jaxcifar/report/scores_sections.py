@@ -40,8 +40,8 @@ def classes(run: RunFiles) -> str:
             f"{_name(groups[-1])}."
         )
         chart = _bars(groups, alt, dots)
-        caption = "Superclasses: a bar is right where the class is of the image's superclass; "
-        parts.append(html.figure(chart, caption + "dots are the accuracies of its classes."))
+        caption = "Superclasses: a bar counts as right what is taken for a class of the same one; "
+        parts.append(html.figure(chart, caption + "dots are the accuracies of the classes."))
     shown = rows if len(rows) <= MAX_BARS else rows[: MAX_BARS // 2] + rows[-MAX_BARS // 2 :]
     alt = f"Bar chart of classes by accuracy, from {_name(rows[0])} to {_name(rows[-1])}."
     chart = _bars(shown, alt)

@@ -83,7 +83,7 @@ def reproduce(run: RunFiles) -> str:
             "jaxcifar.train.train_and_evaluate(config, workdir)."
         )
     base, origin, _ = _base(run)
-    flags = [f"--config={file}", f"--workdir={run.directory}"]
+    flags = [f"--config={file}", f"--workdir=runs/{run.name}-again"]
     text = "The same processor and versions give the same numbers."
     if origin == file:
         flags += [f"--config.{name}={_flag(run.config[name])}" for name in _changed(run, base)]
