@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxcifar import examples
+from jaxcifar import examples, scoring
+from jaxcifar.data import Splits
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.spec import ConfigError
 
@@ -40,6 +41,16 @@ def test_examples_are_the_most_confident_mistakes(test_set, tmp_path):
     loaded = examples.load(tmp_path / "examples.npz", 3)
     assert all(np.array_equal(loaded[name], found[name]) for name in found)
     assert [path.name for path in tmp_path.iterdir()] == ["examples.npz"]
+
+
+@pytest.mark.parametrize("suffix", ["", "-last"])
+def test_scoring_keeps_them(test_set, tmp_path, suffix):
+    logits = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+    splits = Splits(test_set, test_set, test_set)
+    inputs = (lambda images, on_batch: logits), 0, splits, None, tmp_path, lambda what: None
+    scoring.evaluate(*inputs, suffix)
+    loaded = examples.load(tmp_path / f"examples{suffix}.npz", 3)
+    assert np.array_equal(loaded["images"], examples.collect(logits, test_set)["images"])
 
 
 def test_a_model_without_mistakes_has_no_examples(test_set, tmp_path):
