@@ -35,7 +35,7 @@ def test_seeds_are_one_line_with_mean_std_and_interval(page):
     half_width = 4.302652729749 * std / 3**0.5  # t of 2 degrees of freedom, at 97.5%
     cell = f"{mean:.1f} ± {std:.1f} [{mean - half_width:.1f}, {mean + half_width:.1f}]"
     assert f"1: s0 (3 seeds) {cell}" in page.text
-    assert "4 runs with 2 configs" in page.text
+    assert "4 runs, 2 configs" in page.text
     assert "2: other 45.0" in page.text
 
 

@@ -93,7 +93,7 @@ def lines(
             )
         axes.set(xlabel="epoch", ylabel=y_label)
         if from_zero:
-            axes.set_ylim(bottom=0)
+            axes.set_ylim(0, 1.08 * max(max(one.y) for one in series))
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(series) > 1:
             axes.figure.legend(

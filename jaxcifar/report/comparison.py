@@ -64,7 +64,7 @@ def write(workdirs: Sequence[str | pathlib.Path], output: str | pathlib.Path) ->
                 sections.append(Section(name, heading, build(groups)))
         except ConfigError as error:
             notes.append(str(error))
-    subtitle = f"{len(runs)} runs with {len(groups)} configs"
+    subtitle = f"{len(runs)} runs, {len(groups)} config{'s' * (len(groups) > 1)}"
     return page.save(
         pathlib.Path(output), html.document("Runs compared", subtitle, notes, sections)
     )

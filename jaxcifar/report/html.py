@@ -50,7 +50,7 @@ th[scope="col"] { white-space: normal; vertical-align: bottom; }
 th:first-child, .text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
 .heat td { border: 1px solid var(--page); text-align: center; min-width: 3rem;
-  background: color-mix(in srgb, var(--heat) calc(var(--v) * 1%), var(--page)); }
+  background: color-mix(in srgb, var(--heat) var(--v), var(--page)); }
 details { margin: .6rem 0; }
 summary { cursor: pointer; padding: .2rem 0; color: var(--link); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr));
@@ -137,7 +137,7 @@ def heat_table(
     body = (
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(
-            f'<td style="--v: {shade:.0f}">{value:.{digits}f}</td>'
+            f'<td style="--v: {shade:.0f}%">{value:.{digits}f}</td>'
             for value, shade in zip(row, row_shades, strict=True)
         )
         + "</tr>"
