@@ -9,9 +9,9 @@ import numpy as np
 
 _CSS = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1d20; --soft: #5a6069; --line: #d5d9de;
-  --box: #f4f6f8; --link: #005a9c; --heat: #56b4e9; }
+  --box: #f4f6f8; --link: #005a9c; }
 @media (prefers-color-scheme: dark) { :root { --page: #16181b; --ink: #e8eaed; --soft: #a9b0b9;
-  --line: #3a3f46; --box: #202328; --link: #8cc8f0; --heat: #0072b2; } }
+  --line: #3a3f46; --box: #202328; --link: #8cc8f0; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 0 1rem 3rem; background: var(--page);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
@@ -49,8 +49,7 @@ th { font-weight: 600; }
 th[scope="col"] { white-space: normal; vertical-align: bottom; }
 th:first-child, .text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
-.heat td { border: 1px solid var(--page); text-align: center; min-width: 3rem;
-  background: color-mix(in srgb, var(--heat) var(--v), var(--page)); }
+.heat td { border: 1px solid var(--page); text-align: center; min-width: 3rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; padding: .2rem 0; color: var(--link); }
 .gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(6.5rem, 1fr));
@@ -67,6 +66,9 @@ pre { background: var(--box); border-radius: .5rem; padding: .8rem; width: max-c
 .notes ul { margin: 0; padding-left: 1.2rem; }
 .notes p { margin: 0; }
 """
+
+# Of tables' cells; at half strength text is readable on either page
+_SHADES = "".join(f".shade{i} {{ background: rgb(86 180 233 / {5 * i}%); }}\n" for i in range(11))
 
 
 class Section(NamedTuple):
@@ -133,11 +135,11 @@ def heat_table(
 ) -> str:
     """Returns a table of numbers, [rows, columns - 1], that are shaded between their extremes."""
     low, high = float(values.min()), float(values.max())
-    shades = 60 * (values - low) / ((high - low) or 1)
+    shades = 10 * (values - low) / ((high - low) or 1)
     body = (
         f'<tr><th scope="row">{escape(name)}</th>'
         + "".join(
-            f'<td style="--v: {shade:.0f}%">{value:.{digits}f}</td>'
+            f'<td class="shade{shade:.0f}">{value:.{digits}f}</td>'
             for value, shade in zip(row, row_shades, strict=True)
         )
         + "</tr>"
@@ -225,7 +227,7 @@ def document(title: str, subtitle: str, notes: Sequence[str], sections: Sequence
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
-<style>{_CSS}</style>
+<style>{_CSS}{_SHADES}</style>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
