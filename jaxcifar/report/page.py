@@ -150,19 +150,21 @@ def _curves(run: RunFiles) -> str:
     alt = f"Line chart: training images per second, from {min(speed):,.0f} to {max(speed):,.0f}."
     chart = charts.lines([charts.Series("speed", epochs, speed)], "images/s", alt, from_zero=True)
     pictures.append(html.figure(chart, "Speed: training images per second in each epoch."))
+    momentum = dict(zip(*schedule.get("momentum", ((), ())), strict=True))
     rows = [
         (
             f"{record['epoch']:.0f}",
             *(f"{record[key]:.4f}" for key in ("train_loss", "val_loss")),
             *(f"{record[key]:.1f}" for key in ("train_acc", "val_acc")),
             f"{record['lr']:.4g}",
+            f"{momentum[record['epoch']]:.4g}" if record["epoch"] in momentum else "",
             f"{record['images_per_second']:,.0f}",
             f"{record['seconds']:.1f}",
         )
         for record in run.records
     ]
     columns = ("epoch", "train loss", "val loss", "train acc, %", "val acc, %")
-    columns += ("lr at the end", "images/s", "seconds")
+    columns += ("lr at the end", "momentum", "images/s", "seconds")
     numbers = html.table("Epochs: the numbers of the curves", columns, rows)
     return f'<div class="charts">{"".join(pictures)}</div>' + html.details(
         "The numbers of these charts", numbers
