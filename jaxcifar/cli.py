@@ -26,16 +26,18 @@ def launch(
     own_flags: Sequence[flags.FlagHolder],
     *,
     takes_config: bool = False,
+    takes_arguments: bool = False,
 ) -> None:
     """Runs a command and exits: 0 done; 1 a bug (its traceback in a file); 2 what the user has to
     fix, in plain words on stderr; 3 training diverged; 129, 130 and 143 stopped by
     SIGHUP, SIGINT and SIGTERM (the last by training itself); else what the command returns.
 
     Args:
-        command: called with the config, if the command takes one, else without arguments.
+        command: called with the config or the arguments, if it takes them, else with nothing.
         description: shown by --help, before the flags.
         own_flags: the command's flags.
         takes_config: whether --config is required and `--config.KEY=VALUE` overrides it.
+        takes_arguments: whether the command takes arguments that are not flags, such as files.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -48,10 +50,11 @@ def launch(
                 sys.exit(0)
             overrides = _overrides(argv) if takes_config else []
             others = [flag for flag in argv if flag not in overrides]
+            flags.FLAGS.set_gnu_getopt(takes_arguments)  # flags may follow arguments
             positional = flags.FLAGS(others)[1:]
             if CONFIG.present and all(flag is not CONFIG for flag in own_flags):
                 raise flags.Error("--config is not a flag of this command")
-            if positional:
+            if positional and not takes_arguments:
                 raise flags.Error(
                     f"{positional[0]!r} is not a flag; values follow '=': --flag=value"
                 )
@@ -62,13 +65,15 @@ def launch(
             _fail(f"--{error.flagname} is not a flag; write {hint}" if hint else error)
         except (flags.Error, ConfigError) as error:
             _fail(error)
-        return argv[:1] + overrides
+        return argv[:1] + overrides + positional
 
     def run(argv: list[str]) -> int:
         logging.set_verbosity(logging.FATAL)  # Orbax logs there, also the errors that it raises
         try:
             with errors.machine():
-                return command(load_config(argv[1:])) if takes_config else command()
+                if takes_config:
+                    return command(load_config(argv[1:]))
+                return command(argv[1:]) if takes_arguments else command()
         except ConfigError as error:
             return _report(error)
         except DivergedError as error:

@@ -3,19 +3,23 @@
 See scripts/preview_augmentations.py.
 """
 
+import os
 import pathlib
 from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
 from jaxcifar import augment, corruptions, data, parallel
+from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.rng import Stream, stream
 from jaxcifar.spec import ConfigError
 
 NUM_IMAGES, NUM_SAMPLES = 12, 4
+NUM_REPORT_IMAGES, NUM_REPORT_SAMPLES = 8, 3
 ZOOM, LABEL_WIDTH, GAP = 2, 330, 4  # a pixel's size, and widths in pixels of the picture
 
 Row = tuple[str, np.ndarray]  # a label, and images float32 [N, H, W, 3] in [0, 1]
@@ -37,6 +41,30 @@ def write(config: ConfigDict, path: str | pathlib.Path) -> str:
     except OSError as error:
         raise ConfigError(f"the output {str(path)!r} cannot be written: {error}") from None
     return f"{len(rows)} rows of {len(rows[0][1])} images: {path}"
+
+
+def write_samples(config: ConfigDict, train: Dataset, mesh: Mesh, path: str | pathlib.Path) -> None:
+    """Writes a small picture: a few training images and samples of the config's `augment`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    images = train.images[:NUM_REPORT_IMAGES] / np.float32(255)
+    samples = jax.jit(
+        jax.vmap(augment.parse(config.augment, mean=config.data.mean)),
+        compiler_options=parallel.compiler_options(mesh, run_once=True),
+    )
+    key, rows = stream(config.seed, Stream.STEP), [("original", images)]
+    for sample in range(NUM_REPORT_SAMPLES):
+        keys = jax.random.split(jax.random.fold_in(key, sample), len(images))
+        rows.append((f"sample {sample + 1}", np.asarray(samples(keys, images))))
+    path = pathlib.Path(path)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        draw(rows, label_width=70).save(temporary, "PNG", optimize=True)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def make_rows(config: ConfigDict) -> list[Row]:
@@ -83,11 +111,11 @@ def example_pipelines() -> list[str]:
     return pipelines
 
 
-def draw(rows: Sequence[Row]) -> Image.Image:
+def draw(rows: Sequence[Row], label_width: int = LABEL_WIDTH) -> Image.Image:
     """Returns the picture of the rows."""
     count, height, width, _ = rows[0][1].shape
     column_width, row_height = width * ZOOM + GAP, height * ZOOM + GAP
-    size = (LABEL_WIDTH + count * column_width, len(rows) * row_height + GAP)
+    size = (label_width + count * column_width, len(rows) * row_height + GAP)
     picture = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(picture)
     for row, (label, images) in enumerate(rows):
@@ -98,5 +126,5 @@ def draw(rows: Sequence[Row]) -> Image.Image:
             tile = Image.fromarray(pixels).resize(
                 (pixels.shape[1] * ZOOM, pixels.shape[0] * ZOOM), Image.Resampling.NEAREST
             )
-            picture.paste(tile, (LABEL_WIDTH + column * column_width, top))
+            picture.paste(tile, (label_width + column * column_width, top))
     return picture

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxcifar import corruption_benchmark, scores
+from jaxcifar import corruption_benchmark, examples, scores
 from jaxcifar.corruption_benchmark import Benchmark
 from jaxcifar.data import Splits
 
@@ -18,9 +18,11 @@ def evaluate(
     benchmark: Benchmark | None,
     directory: pathlib.Path,
     on_batch: Callable[[str], Callable[[int, int], None]],
+    suffix: str = "",
 ) -> dict[str, Any]:
     """Returns all scores of a model, JSON-serializable. A challenge's files have none: their
-    predictions become `submission_ood.csv` in the directory.
+    predictions become `submission_ood.csv` in the directory. Test images that show the model's
+    mistakes become `examples<suffix>.npz` there.
 
     Args:
         compute: fn(images uint8 [N, H, W, 3], on_batch) -> logits float32 [N, C].
@@ -29,12 +31,14 @@ def evaluate(
         benchmark: the corrupted images, if any.
         directory: the run's work directory.
         on_batch: fn(what is scored) -> fn(done, total), which is called after every batch.
+        suffix: of another checkpoint than the best.
     """
     logits, val_logits = (
         compute(part.images, on_batch=on_batch(f"scoring {name}"))
         for name, part in (("test", splits.test), ("val", splits.val))
     )
     result = scores.summarize(logits, splits.test, val_logits, splits.val.labels)
+    examples.save(directory / f"examples{suffix}.npz", examples.collect(logits, splits.test))
     if not benchmark:
         return result
     with corruption_benchmark.predictions(

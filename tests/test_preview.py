@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxcifar import augment, corruptions, preview
+from jaxcifar import augment, corruptions, data, parallel, preview
 from jaxcifar.augment.parse import read
 from jaxcifar.spec import ConfigError, PositiveInt
 
@@ -119,3 +119,16 @@ def test_script_errors_and_help(run):
     done = run(SCRIPT, "--help")
     assert done.returncode == 0
     assert "--output" in done.stdout
+
+
+def test_the_small_picture_shows_images_and_their_augmentation(small_config, tmp_path):
+    small_config.augment = "solarize(0)"
+    train, path = data.load(small_config).train, tmp_path / "preview.png"
+    preview.write_samples(small_config, train, parallel.setup(small_config), path)
+    pixels = np.asarray(Image.open(path))
+    assert pixels.shape == (4 + 4 * 68, 70 + 8 * 68, 3)
+    tiles = pixels[4:, 70:].reshape(4, 68, 8, 68, 3)[:, :64:2, :, :64:2].swapaxes(1, 2)
+    np.testing.assert_array_equal(tiles[0], train.images[:8])
+    for sample in tiles[1:]:
+        np.testing.assert_array_equal(sample, 255 - train.images[:8])
+    assert [file.name for file in tmp_path.iterdir()] == ["preview.png"]
