@@ -120,15 +120,17 @@ def main() -> int:
         print(f"{count:,} predictions: {_SUBMISSION.value}")
         return 0
     evaluation = {"checkpoint": _CHECKPOINT.value, "tta": _TTA.value}
-    evaluation |= _score(model, config, benchmark)
     suffix = "" if which == "best" else f"-{which}"
+    evaluation |= _score(model, config, benchmark, suffix)
     path = pathlib.Path(cli.WORKDIR.value) / f"evaluation{suffix}.json"
     manifest.write_json(path, evaluation)
     print(f"{scoring.table(evaluation)}\neverything: {path}")
     return 0
 
 
-def _score(model: "nnx.Module", config: ConfigDict, benchmark: Benchmark | None) -> dict[str, Any]:
+def _score(
+    model: "nnx.Module", config: ConfigDict, benchmark: Benchmark | None, suffix: str
+) -> dict[str, Any]:
     """Returns the scores of a run's model on its test set and on the benchmark."""
     from jaxcifar import data
 
@@ -147,7 +149,7 @@ def _score(model: "nnx.Module", config: ConfigDict, benchmark: Benchmark | None)
         def on_batch(what: str) -> Callable[[int, int], None]:
             return lambda done, total: bar.update(done, what, total)
 
-        return scoring.evaluate(compute, version, splits, benchmark, directory, on_batch)
+        return scoring.evaluate(compute, version, splits, benchmark, directory, on_batch, suffix)
 
 
 def _version(model: "nnx.Module") -> Any:

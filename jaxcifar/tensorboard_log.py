@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxcifar import examples
 from jaxcifar.spec import ConfigError
 
 
@@ -26,6 +27,7 @@ class TensorBoardLog:
             raise ConfigError(
                 "config.tensorboard=True needs tensorboardX: pip install tensorboardX"
             ) from error
+        self._workdir = workdir
         directory = workdir / "tensorboard"
         directory.mkdir(exist_ok=True)
         # Not SummaryWriter, whose flush() does not wait for its queue. File names have the second
@@ -55,8 +57,9 @@ class TensorBoardLog:
         self._writer.flush()
 
     def log_results(self, epoch: int, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
-        """Adds the scores of a finished run as scalars, and the confusion matrix as an image, a
-        row for each class, whose predictions are the lighter the more there are.
+        """Adds the scores of a finished run as scalars, its most confident mistakes as images, and
+        the confusion matrix as one: a row for each class, whose predictions are the lighter the
+        more there are.
         """
         from tensorboardX import summary as summaries
 
@@ -66,9 +69,14 @@ class TensorBoardLog:
         matrix = np.array(evaluation["confusion_matrix"], np.float64)
         levels = 255 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
         pixels = levels.astype(np.uint8)[..., None].repeat(3, -1)
-        self._write(
-            summary=summaries.image("confusion_matrix", pixels, dataformats="HWC"), step=epoch
-        )
+        names = [row["class"] for row in evaluation["per_class"]]
+        shown = examples.load(self._workdir / "examples.npz", len(names))
+        images = {"confusion_matrix": pixels}
+        for index in np.flatnonzero(shown["pair"] == examples.CONFIDENT):
+            label, prediction = (names[shown[key][index]] for key in ("labels", "predictions"))
+            images[f"mistakes/{index + 1}_{label}_for_{prediction}"] = shown["images"][index]
+        for name, image in images.items():
+            self._write(summary=summaries.image(name, image, dataformats="HWC"), step=epoch)
         self._writer.flush()
 
     def close(self) -> None:

@@ -103,6 +103,11 @@ class _Training:
             summary["device"] = parallel.describe(self.program.mesh)
             self.run.write_summary(summary, evaluation)
             self.tracker.log_results(summary, evaluation)
+
+            from jaxcifar.report import finish  # lazy: a run should not wait for it at its start
+
+            inputs = (self.config, self.splits.train, self.program.mesh, self.run.directory)
+            self.tracker.info(finish.write_for_run(*inputs))
         return summary
 
     def _resume(self, notes: list[str]) -> TrainState:

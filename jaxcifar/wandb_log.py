@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import checkpoint_files, manifest
+from jaxcifar import checkpoint_files, examples, manifest
 from jaxcifar.progress import Progress
 from jaxcifar.spec import ConfigError, first_line
 
@@ -92,7 +92,9 @@ class WandbLog:
         self._attempt(lambda: self._run.log(histograms, step=epoch))
 
     def log_results(self, epoch: int, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
-        """Logs the run's summary, the confusion matrix, and the best model as an artifact."""
+        """Logs the run's summary, the confusion matrix, the most confident mistakes, and the best
+        model as an artifact.
+        """
         import wandb
 
         def act() -> None:
@@ -103,7 +105,15 @@ class WandbLog:
             matrix = wandb.plot.confusion_matrix(
                 y_true=labels.tolist(), preds=predictions.tolist(), class_names=names
             )
-            self._run.log({"confusion_matrix": matrix}, step=epoch)
+            table = wandb.Table(columns=["image", "class", "predicted", "probability"])
+            shown = examples.load(self._workdir / "examples.npz", len(names))
+            columns = ("images", "labels", "predictions", "probabilities")
+            for pixels, label, prediction, probability in zip(
+                *(shown[name][shown["pair"] == examples.CONFIDENT] for name in columns), strict=True
+            ):
+                row = (names[label], names[prediction], float(probability))
+                table.add_data(wandb.Image(pixels), *row)
+            self._run.log({"confusion_matrix": matrix, "mistakes": table}, step=epoch)
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=summary)
             best = checkpoint_files.find_newest(self._workdir / "checkpoints" / "best")
             for path in filter(pathlib.Path.is_file, best.rglob("*")):  # add_dir prints

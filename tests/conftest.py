@@ -21,6 +21,7 @@ from jaxcifar import config as config_lib
 from jaxcifar import main as main_lib
 from jaxcifar.checkpoint import Checkpoints
 from jaxcifar.progress import Progress
+from jaxcifar.report import finish
 from jaxcifar.step import TrainState
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -28,9 +29,16 @@ jax.devices()  # start JAX now: the first tested run would choose another number
 jax.config.update("jax_default_matmul_precision", "highest")  # no TF32 in comparisons on a GPU
 
 
+@pytest.fixture
+def reports():
+    """Has runs end with a report, which takes seconds; without it they do not in tests."""
+
+
 @pytest.fixture(autouse=True)
-def isolated_environment(tmp_path_factory, monkeypatch):
+def isolated_environment(tmp_path_factory, monkeypatch, request):
     """No test reads or writes the user's caches, or tracks to W&B."""
+    if "reports" not in request.fixturenames:
+        monkeypatch.setattr(finish, "write_for_run", lambda *_: "no report: not in this test")
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     monkeypatch.setenv("JAXCIFAR_CACHE", str(shared / "cache"))

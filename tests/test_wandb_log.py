@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxcifar import manifest, wandb_log
+from jaxcifar import examples, manifest, wandb_log
 from jaxcifar.progress import Progress
 from jaxcifar.spec import ConfigError
 
@@ -53,6 +53,10 @@ def test_results_are_logged(small_config, tmp_path, capsys):
     best.mkdir(parents=True)
     (best / "weights").write_text("x")
     manifest.write(best)
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 8, 8, 3), np.uint8)
+    mistake = {"images": pixels, "labels": np.int32([0]), "predictions": np.int32([1])}
+    mistake |= {"probabilities": np.float32([0.9]), "pair": np.int32([examples.CONFIDENT])}
+    examples.save(tmp_path / "examples.npz", mistake)
     log = wandb_log.start(tmp_path, small_config, progress_after(0))
     log.log_results(1, {"test_acc": 75.0}, EVALUATION)
     log.finish(0)
@@ -60,11 +64,15 @@ def test_results_are_logged(small_config, tmp_path, capsys):
     (file,) = log.offline_directory.glob("run-*.wandb")
     for part in (b"test_acc", b"confusion_matrix", b"model-", b"weights", b"simple_cnn"):
         assert part in file.read_bytes()
-    (table,) = log.offline_directory.rglob("*.table.json")
-    assert json.loads(table.read_text())["data"] == [
+    tables = {
+        path.name.split("_")[0]: json.loads(path.read_text())["data"]
+        for path in log.offline_directory.rglob("*.table.json")
+    }
+    assert tables["confusion"] == [
         *(["cat", "cat", 1], ["cat", "dog", 1]),
         *(["dog", "cat", 0], ["dog", "dog", 2]),
     ]
+    assert tables["mistakes"][0][1:3] == ["cat", "dog"]
 
 
 @pytest.mark.parametrize(
