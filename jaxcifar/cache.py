@@ -43,19 +43,14 @@ def load_or_make(path: pathlib.Path, make: Callable[[], np.ndarray], stale: str 
     if manifest.check(path) == "intact":
         return np.load(path)
     array = make()
-    temporary = path.with_suffix(f".{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for old in path.parent.glob(stale) if stale else ():
             manifest.path_for(old).unlink(missing_ok=True)
             old.unlink(missing_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                np.save(file, array)
-            temporary.replace(path)
-            manifest.write(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with manifest.replacing(path) as temporary, open(temporary, "wb") as file:
+            np.save(file, array)
+        manifest.write(path)
     except OSError as error:
         print(f"Could not cache the images ({error}); they will be prepared again next time.")
     return array

@@ -11,7 +11,6 @@ distortion00.npy    ... distortion18.npy: the challenge's files, likewise, witho
 import contextlib
 import functools
 import hashlib
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import cache, errors
+from jaxcifar import cache, errors, manifest
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.spec import ConfigError
 
@@ -205,19 +204,12 @@ def write_submission(path: pathlib.Path, predicted: Mapping[str, np.ndarray]) ->
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    count = 0
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write("id,label\n")
-            for name, classes in predicted.items():
-                for severity, row in enumerate(classes.reshape(NUM_SEVERITIES, -1), 1):
-                    file.writelines(f"{name}_{severity}_{i},{c}\n" for i, c in enumerate(row))
-                    count += len(row)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return count
+    with manifest.replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("id,label\n")
+        for name, classes in predicted.items():
+            for severity, row in enumerate(classes.reshape(NUM_SEVERITIES, -1), 1):
+                file.writelines(f"{name}_{severity}_{i},{c}\n" for i, c in enumerate(row))
+    return sum(map(len, predicted.values()))
 
 
 def _check_images(path: pathlib.Path) -> tuple[int, ...]:

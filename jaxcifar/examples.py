@@ -6,12 +6,11 @@ int32 [M], `probabilities` float32 [M] (of the prediction), and `pair` int32 [M]
 most confident mistakes of all, else the rank in `worst_pairs` of the image's label and prediction.
 """
 
-import os
 import pathlib
 
 import numpy as np
 
-from jaxcifar import errors, scores
+from jaxcifar import errors, manifest, scores
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.spec import ConfigError
 
@@ -63,13 +62,8 @@ def save(path: pathlib.Path, examples: dict[str, np.ndarray]) -> None:
     Raises:
         OSError: it cannot be written; the old file is still there.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, **examples)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with manifest.replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **examples)
 
 
 def load(path: pathlib.Path, num_classes: int) -> dict[str, np.ndarray]:

@@ -3,11 +3,12 @@
 A manifest is written after the files that it covers, by rename: files without one are unfinished.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 Condition = Literal["intact", "unfinished", "damaged"]
@@ -49,22 +50,32 @@ def path_for(path: pathlib.Path) -> pathlib.Path:
     return path / "manifest.json" if path.is_dir() else path.with_name(f"{path.name}.manifest.json")
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that a reader, or a crash, finds either the old or the new content.
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path to write a file to, which replaces `path` when the context is left without an
+    error: a reader, or a crash, finds either the old or the new content.
 
     Raises:
         OSError: it cannot be written; the old content is still there.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
+        yield temporary
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_directory(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Writes a text file as `replacing` does, with the same errors."""
+    with (
+        replacing(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file,
+    ):
+        file.write(text)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

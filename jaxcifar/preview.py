@@ -3,7 +3,6 @@
 See scripts/preview_augmentations.py.
 """
 
-import os
 import pathlib
 from collections.abc import Sequence
 
@@ -13,7 +12,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw
 
-from jaxcifar import augment, corruptions, data, parallel
+from jaxcifar import augment, corruptions, data, manifest, parallel
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.rng import Stream, stream
 from jaxcifar.spec import ConfigError
@@ -58,13 +57,8 @@ def write_samples(config: ConfigDict, train: Dataset, mesh: Mesh, path: str | pa
     for sample in range(NUM_REPORT_SAMPLES):
         keys = jax.random.split(jax.random.fold_in(key, sample), len(images))
         rows.append((f"sample {sample + 1}", np.asarray(samples(keys, images))))
-    path = pathlib.Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
+    with manifest.replacing(pathlib.Path(path)) as temporary:
         draw(rows, label_width=70).save(temporary, "PNG", optimize=True)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def make_rows(config: ConfigDict) -> list[Row]:

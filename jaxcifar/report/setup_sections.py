@@ -65,7 +65,7 @@ def environment(run: RunFiles) -> str:
     entries = {
         name: run.summary[name]
         for name in ("device", "versions", "git", "environment")
-        if name in run.summary
+        if run.summary.get(name) is not None
     }
     rows = [(name.removeprefix("versions."), show(value)) for name, value in flatten(entries)]
     return html.table("What computed the run", ("name", "value"), rows, ("value",)) if rows else ""
