@@ -5,8 +5,9 @@
 CONFIG ?= configs/quickstart.py
 PYTHON ?= $(firstword $(foreach p,python3 python3.13 python3.12 python3.11,\
 	$(shell $(p) -c 'import sys; sys.version_info < (3, 11) or print("$(p)")' 2>/dev/null)) none)
-# the newest version of CUDA that the NVIDIA driver supports: 12 or 13 (newer ones run 13's programs)
-CUDA := $(shell nvidia-smi 2>/dev/null | sed -n 's/.*CUDA Version: 12.*/12/p; s/.*CUDA Version: 1[3-9].*/13/p')
+# with an NVIDIA GPU, the wheels of the CUDA version that its driver supports
+CUDA := $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && \
+	{ nvidia-smi | grep -q 'CUDA Version: *1[3-9]' && echo 13 || echo 12; })
 COMMA := ,
 EXTRAS := test$(CUDA:%=$(COMMA)cuda%)
 

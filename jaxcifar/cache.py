@@ -52,5 +52,5 @@ def load_or_make(path: pathlib.Path, make: Callable[[], np.ndarray], stale: str 
             np.save(file, array)
         manifest.write(path)
     except OSError as error:
-        print(f"Could not cache the images ({error}); they will be prepared again next time.")
+        print(f"{path} could not be saved ({error}); it will be made again next time")
     return array

@@ -8,12 +8,11 @@ distortion00.npy    ... distortion18.npy: the challenge's files, likewise, witho
 (Hendrycks & Dietterich 2019, arXiv:1903.12261.)
 """
 
-import contextlib
 import functools
 import hashlib
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -107,17 +106,15 @@ def find(directory: str, num_classes: int) -> Benchmark:
     )
 
 
-@contextlib.contextmanager
 def predictions(
     benchmark: Benchmark,
     compute: Callable[..., np.ndarray],
     version: Any,
     directory: pathlib.Path,
     on_batch: Callable[[int, int], None],
-) -> Iterator[dict[str, np.ndarray]]:
-    """Yields the predicted classes by corruption, int16 [5·N], of which one is loaded at a time.
-    They are kept in a directory until the context is left without an error, so that an interrupted
-    pass continues.
+) -> dict[str, np.ndarray]:
+    """Returns the predicted classes by corruption, int16 [5·N]; one is loaded at a time. They are
+    kept in a directory, so that an interrupted pass continues, until `forget_predictions`.
 
     Args:
         benchmark: the images.
@@ -145,8 +142,13 @@ def predictions(
         predicted[name] = cache.load_or_make(
             partial / f"{name}.npy", functools.partial(predict, name)
         )
-    yield predicted
-    shutil.rmtree(partial, ignore_errors=True)
+    return predicted
+
+
+def forget_predictions(directory: pathlib.Path) -> None:
+    """Deletes the predictions that are kept in a directory, once their scores are on the disk."""
+    for partial in directory.glob("corruption-predictions-*"):
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def scores(
@@ -193,7 +195,7 @@ def table(result: Mapping[str, Any]) -> str:
         label = f"of {result['num_standard']} standard"
         lines.append(f"{label:<18} {result['mean_standard']:36.2f}")
     if "frost" not in result["accuracy"]:
-        lines.append("frost left out: pip install --no-deps imagecorruptions")
+        lines.append("without frost (to generate it: pip install --no-deps imagecorruptions)")
     return "\n".join(lines)
 
 
@@ -214,7 +216,7 @@ def write_submission(path: pathlib.Path, predicted: Mapping[str, np.ndarray]) ->
 
 def _check_images(path: pathlib.Path) -> tuple[int, ...]:
     with errors.reading(f"the benchmark file {str(path)!r}", "download it again"):
-        array = np.load(path, mmap_mode="r")
+        array = np.lib.format.open_memmap(path, mode="r")
     shape = array.shape
     is_whole = len(shape) == 4 and shape[0] and not shape[0] % NUM_SEVERITIES
     if array.dtype != np.uint8 or not is_whole or shape[1:] != (32, 32, 3):
@@ -227,7 +229,7 @@ def _check_images(path: pathlib.Path) -> tuple[int, ...]:
 def _labels(root: pathlib.Path, count: int, num_classes: int) -> np.ndarray:
     path = root / "labels.npy"
     with errors.reading(f"the benchmark file {str(path)!r}", "download it again"):
-        labels = np.load(path)
+        labels = np.asarray(np.lib.format.open_memmap(path, mode="r"))
     is_valid = labels.shape == (count,) and np.issubdtype(labels.dtype, np.integer)
     if not is_valid or labels.min() < 0 or labels.max() >= num_classes:
         raise ConfigError(

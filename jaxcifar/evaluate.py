@@ -5,17 +5,18 @@ python -m jaxcifar.evaluate --workdir=runs/part3 [--checkpoint=best|last|STEP] [
                             [--predict=FOLDER --output=FILE.csv] [--config=FILE.py]
 
 It writes every score of the best checkpoint to <workdir>/evaluation.json, and those of
---checkpoint=X to evaluation-X.json. --ood_dir adds the scores on the corruption benchmark, in a
-directory or generated from the test images; the files of a challenge, which have no labels, are
-classified for --submission instead, which needs no data set. If interrupted, it continues after the
-corruptions already scored. --predict writes the class of every photo in a folder instead, and needs
-no data set. --config names the run's config file, if it registers the model. It may be called while
-the run is training, and on other devices.
+--checkpoint=X to evaluation-X.json; with --tta, -tta follows. --ood_dir adds the scores on the
+corruption benchmark, in a directory or generated from the test images; the files of a challenge,
+which have no labels, are classified for --submission instead, which needs no data set. If
+interrupted, it continues after the corruptions already scored. --predict writes the class of every
+photo in a folder instead, and needs no data set. --config names the run's config file, if it
+registers the model. It may be called while the run is training, and on other devices.
 """
 
 import csv
 import functools
 import io
+import json
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -120,10 +121,14 @@ def main() -> int:
         print(f"{count:,} predictions: {_SUBMISSION.value}")
         return 0
     evaluation = {"checkpoint": _CHECKPOINT.value, "tta": _TTA.value}
-    suffix = "" if which == "best" else f"-{which}"
+    suffix = ("" if which == "best" else f"-{which}") + ("-tta" if _TTA.value else "")
     evaluation |= _score(model, config, benchmark, suffix)
-    path = pathlib.Path(cli.WORKDIR.value) / f"evaluation{suffix}.json"
+    directory = pathlib.Path(cli.WORKDIR.value)
+    path = directory / f"evaluation{suffix}.json"
+    if not _OOD_DIR.value:
+        _keep_corruptions(path, evaluation)
     manifest.write_json(path, evaluation)
+    corruption_benchmark.forget_predictions(directory)
     print(f"{scoring.table(evaluation)}\neverything: {path}")
     return 0
 
@@ -152,6 +157,16 @@ def _score(
         return scoring.evaluate(compute, version, splits, benchmark, directory, on_batch, suffix)
 
 
+def _keep_corruptions(path: pathlib.Path, evaluation: dict[str, Any]) -> None:
+    """Keeps the corruption scores in a file of earlier scores if those are of the same model."""
+    try:
+        old = json.loads(path.read_bytes())
+        if old["confusion_matrix"] == evaluation["confusion_matrix"]:
+            evaluation["corruptions"] = old["corruptions"]
+    except (OSError, ValueError, KeyError, TypeError):  # there are none
+        pass
+
+
 def _version(model: "nnx.Module") -> Any:
     """Returns what a loaded model's logits depend on."""
     from jaxcifar.models import functional
@@ -164,25 +179,25 @@ def _write_submission(
 ) -> int:
     """Writes a challenge's submission and returns its number of rows."""
     _check_writable("submission", output)
-    compute, directory = _make_logits(model, config=config, tta=_TTA.value), cli.WORKDIR.value
-    with (
-        ProgressBar("scoring", benchmark.num_images * len(benchmark.load)) as bar,
-        corruption_benchmark.predictions(
-            *(benchmark, compute, _version(model), pathlib.Path(directory)),
-            on_batch=lambda done, _: bar.update(done),
-        ) as predicted,
-    ):
-        return corruption_benchmark.write_submission(output, predicted)
+    compute = _make_logits(model, config=config, tta=_TTA.value)
+    directory = pathlib.Path(cli.WORKDIR.value)
+    with ProgressBar("scoring", benchmark.num_images * len(benchmark.load)) as bar:
+        predicted = corruption_benchmark.predictions(
+            benchmark, compute, _version(model), directory, lambda done, _: bar.update(done)
+        )
+    count = corruption_benchmark.write_submission(output, predicted)
+    corruption_benchmark.forget_predictions(directory)
+    return count
 
 
 def _check_writable(flag: str, path: pathlib.Path) -> None:
     """Checks that a file can be written, before hours of scoring; leaves it as it is."""
-    existed = path.exists()
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"--{flag}={str(path)!r} is not a file")
     try:
-        with open(path, "a"):
-            pass
-        if not existed:
-            path.unlink()
+        probe = path.with_name(f"{path.name}.{os.getpid()}.test")  # writing replaces the file
+        probe.touch()
+        probe.unlink()
     except OSError as error:
         raise ConfigError(f"--{flag}={str(path)!r} cannot be written: {error.strerror}") from error
 

@@ -31,6 +31,12 @@ def main(config: ConfigDict) -> int:
                 "; it stopped early: raise early_stopping.patience to continue" if is_early else ""
             )
             print(f"this run is already finished{hint}; --fresh starts it over")
+            ood_dir = config.eval.ood_dir
+            if ood_dir and "ood_acc" not in summary:
+                print(
+                    "to score it under corruptions: python -m jaxcifar.evaluate "
+                    f"--workdir={workdir} --ood_dir={ood_dir}"
+                )
         else:
             from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 

@@ -85,7 +85,8 @@ def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, str | i
     platform = mesh.devices.flat[0].platform
     if platform == "cpu":
         return _supported(CPU_RUN_ONCE_OPTIONS if run_once else CPU_COMPILER_OPTIONS)
-    return {} if platform != "gpu" or run_once else _supported(GPU_COMPILER_OPTIONS)
+    options = {} if platform != "gpu" or run_once else GPU_COMPILER_OPTIONS
+    return _supported(options) if options else {}
 
 
 def check_fits(mesh: Mesh, num_bytes: int) -> None:

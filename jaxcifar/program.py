@@ -156,7 +156,8 @@ class Program:
 
     def histogram_arrays(self, state: TrainState) -> dict[str, np.ndarray]:
         """Returns every parameter, as `parameters/<name>`, and the gradient of the loss by it, as
-        `gradients/<name>`, for the first batch_size training images, not augmented.
+        `gradients/<name>`, for the first batch_size training images, not augmented. Arrays that are
+        not finite have no histogram and are left out.
         """
         images, labels = self._data["train"]
         trees = {"gradients": self._gradients(state, images, labels), "parameters": state.params}
@@ -164,6 +165,7 @@ class Program:
             f"{kind}/{name}": np.asarray(leaf)
             for kind, tree in trees.items()
             for name, leaf in functional.flatten(tree).items()
+            if np.isfinite(leaf).all()
         }
 
     def is_batch_finite(self, epoch: int, step_in_epoch: int) -> bool:

@@ -104,8 +104,9 @@ class Run:
         write_json(self.directory / "summary.json", summary)
 
     def remove_summary(self) -> None:
-        """Removes the summary of a run that is being extended."""
-        (self.directory / "summary.json").unlink(missing_ok=True)
+        """Removes the summary and the scores of a run that is being extended."""
+        for name in ("summary.json", "evaluation.json", "examples.npz"):
+            (self.directory / name).unlink(missing_ok=True)
 
     def write_copies(self, progress: Progress) -> None:
         """Writes the copies of the run's record for the reader, and prints which ones differed."""

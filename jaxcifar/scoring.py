@@ -41,15 +41,15 @@ def evaluate(
     examples.save(directory / f"examples{suffix}.npz", examples.collect(logits, splits.test))
     if not benchmark:
         return result
-    with corruption_benchmark.predictions(
+    predicted = corruption_benchmark.predictions(
         benchmark, compute, version, directory, on_batch("scoring corruptions")
-    ) as predicted:
-        if benchmark.labels is None:
-            corruption_benchmark.write_submission(directory / "submission_ood.csv", predicted)
-        else:
-            result["corruptions"] = corruption_benchmark.scores(
-                predicted, benchmark.labels, result["accuracy"]
-            )
+    )
+    if benchmark.labels is None:
+        corruption_benchmark.write_submission(directory / "submission_ood.csv", predicted)
+    else:
+        result["corruptions"] = corruption_benchmark.scores(
+            predicted, benchmark.labels, result["accuracy"]
+        )
     return result
 
 

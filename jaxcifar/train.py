@@ -61,6 +61,7 @@ class _Training:
         """Loads the data; compiles nothing yet."""
         self.run, self.stop, self.config, self.profile = run, stop, run.config, profile
         mesh = parallel.setup(run.config)
+        self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
         self.splits = data.load(run.config)
         self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
         stop.check()
@@ -93,21 +94,20 @@ class _Training:
             with self.checkpoints:
                 state = self._train(state)
                 evaluation = self._score()
-            if self.stop:
+            if evaluation is None:
                 self.tracker.info(
                     f"stopped; state saved in {self.run.directory}; run it again to resume"
                 )
                 self.stop.check()
             summary = self.progress.summary() | scoring.headline(evaluation)
-            summary |= {"num_params": _num_params(state), **environment.describe()}
-            summary["device"] = parallel.describe(self.program.mesh)
+            summary |= {"num_params": _num_params(state), **self.environment}
             self.run.write_summary(summary, evaluation)
-            self.tracker.log_results(summary, evaluation)
+            corruption_benchmark.forget_predictions(self.run.directory)
 
             from jaxcifar.report import finish  # lazy: a run should not wait for it at its start
 
-            inputs = (self.config, self.splits.train, self.program.mesh, self.run.directory)
-            self.tracker.info(finish.write_for_run(*inputs))
+            self.tracker.info(finish.write_for_run(self.run, self.splits.train, self.program.mesh))
+            self.tracker.log_results(summary, evaluation)
         return summary
 
     def _resume(self, notes: list[str]) -> TrainState:
@@ -312,13 +312,13 @@ class _Training:
         """Returns all scores of the best epoch's model; None if told to stop."""
         if self.stop:
             return None
-        template = self.program.abstract_state()
-        best = self.checkpoints.best_model(template, self.progress)
+        self.checkpoints.wait()  # a save that failed is reported now, not after scoring for hours
+        best = self.checkpoints.best_model(self.program.abstract_state(), self.progress)
         compute = functools.partial(self.program.logits, best)
         version = (best, self.config.data.mean, self.config.data.std)
-        inputs = (self.splits, self.benchmark, self.run.directory)
+        places = (self.benchmark, self.run.directory)
         try:
-            evaluation = scoring.evaluate(compute, version, *inputs, self._on_batch)
+            evaluation = scoring.evaluate(compute, version, self.splits, *places, self._on_batch)
         except Stopped:
             return None
         return {"checkpoint": "best", "tta": False} | evaluation

@@ -113,7 +113,8 @@ class WandbLog:
             ):
                 row = (names[label], names[prediction], float(probability))
                 table.add_data(wandb.Image(pixels), *row)
-            self._run.log({"confusion_matrix": matrix, "mistakes": table}, step=epoch)
+            # no step: after a resumed start it would be older than the run's, and dropped
+            self._run.log({"confusion_matrix": matrix, "mistakes": table})
             artifact = wandb.Artifact(f"model-{self._run.id}", type="model", metadata=summary)
             best = checkpoint_files.find_newest(self._workdir / "checkpoints" / "best")
             for path in filter(pathlib.Path.is_file, best.rglob("*")):  # add_dir prints

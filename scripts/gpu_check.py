@@ -25,6 +25,7 @@ import json
 import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -373,11 +374,13 @@ def run_section(name: str, data: str, cache: str, seconds: float) -> dict[str, A
     }
     figures: dict[str, Any] = {}
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=output, stderr=errors, env=environment)
+        process = subprocess.Popen(
+            command, stdout=output, stderr=errors, env=environment, start_new_session=True
+        )
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # and the commands that it runs
             process.wait()
             figures["error"] = f"not finished after {seconds:.0f} s"
         output.seek(0)

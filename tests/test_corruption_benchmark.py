@@ -19,6 +19,11 @@ def write_released(directory, names=(*STANDARD, *EXTRA), labels=True):
     return directory
 
 
+def write_npz(path):
+    with open(path, "wb") as file:
+        np.savez(file, images=np.zeros(3))
+
+
 @pytest.fixture
 def released(tmp_path):
     return write_released(tmp_path / "released")
@@ -52,6 +57,7 @@ def test_finds_the_released_and_the_challenge_files(released, challenge):
         (lambda d: (d / "fog.npy").rename(d / "mist.npy"), r"lacks fog.npy and has also mist\.npy"),
         (lambda d: (d / "fog.npy").write_bytes(b"x"), r"fog\.npy' cannot be read"),
         (lambda d: (d / "fog.npy").write_bytes(b""), r"fog\.npy' cannot be read"),
+        (lambda d: write_npz(d / "fog.npy"), r"fog\.npy' cannot be read"),
         (
             lambda d: np.save(d / "fog.npy", np.zeros((20, 32, 32, 3))),
             "has float64 .*must be uint8",
@@ -88,10 +94,9 @@ def test_predictions_continue_after_the_files_done(released, tmp_path):
 
     def predict(weight):
         version = {"weight": np.float32([weight])}, True
-        with corruption_benchmark.predictions(
+        return corruption_benchmark.predictions(
             find(released), compute, version, tmp_path, lambda *counts: shown.append(counts)
-        ) as predicted:
-            return predicted
+        )
 
     with pytest.raises(KeyboardInterrupt):
         predict(1)
@@ -103,6 +108,8 @@ def test_predictions_continue_after_the_files_done(released, tmp_path):
     assert shown[-1] == (19 * 20, 19 * 20)
     assert list(predicted) == [*STANDARD, *EXTRA]
     assert all(classes.dtype == np.int16 and len(classes) == 20 for classes in predicted.values())
+    assert list(predict(1)) == list(predicted) and len(calls) == 39  # nothing is computed again
+    corruption_benchmark.forget_predictions(tmp_path)
     assert not list(tmp_path.glob("corruption-predictions-*"))
 
 

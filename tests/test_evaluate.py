@@ -64,7 +64,7 @@ def test_other_checkpoints_and_tta(workdir, command):
     for which in ("last", "10"):
         code, _, err = command(f"--workdir={workdir}", f"--checkpoint={which}", "--tta")
         assert code == 0, err
-        evaluation = json.loads((workdir / f"evaluation-{which}.json").read_text())
+        evaluation = json.loads((workdir / f"evaluation-{which}-tta.json").read_text())
         assert (evaluation["checkpoint"], evaluation["tta"]) == (which, True)
 
 
@@ -192,7 +192,11 @@ def test_generated_corruptions_are_scored_with_the_run_and_by_evaluate(
     code, out, err = command(f"--workdir={tmp_path / 'run'}", "--ood_dir=generate")
     assert code == 0, err
     assert "mean of 2" in out
-    assert "frost left out: pip install --no-deps imagecorruptions" in out
+    assert "without frost (to generate it: pip install --no-deps imagecorruptions)" in out
+    again = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert again["corruptions"] == first["corruptions"]
+    assert not list((tmp_path / "run").glob("corruption-predictions-*"))
+    assert command(f"--workdir={tmp_path / 'run'}")[0] == 0  # keeps them
     again = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     assert again["corruptions"] == first["corruptions"]
 

@@ -58,6 +58,8 @@ def test_arrays_for_histograms_by_layer(program):
     assert arrays["gradients/conv1.kernel"].shape == (3, 3, 3, 4)
     assert abs(arrays["gradients/fc2.bias"]).max() > 0
     np.testing.assert_array_equal(arrays["parameters/fc2.bias"], state.params["fc2"]["bias"])
+    state.params["fc2"]["bias"] += np.inf
+    assert "parameters/fc2.bias" not in program.histogram_arrays(state)
 
 
 @pytest.mark.parametrize(

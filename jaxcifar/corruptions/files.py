@@ -5,10 +5,8 @@ labels.npy          integers [5·N]
 corruptions.json    whose corruptions these are: the digest of the images and the seed
 """
 
-import contextlib
 import json
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -36,18 +34,26 @@ def write(dataset: Dataset, seed: int, directory: pathlib.Path) -> list[str]:
         OSError: it cannot be written.
     """
     _claim(directory, {"images": dataset.fingerprint(), "seed": seed})
-    with _new_array(directory / "labels.npy", (NUM_SEVERITIES * len(dataset),), np.int64) as labels:
-        labels[:] = np.tile(dataset.labels, NUM_SEVERITIES)
+    with (
+        manifest.replacing(directory / "labels.npy") as temporary,
+        open(temporary, "wb") as file,
+    ):
+        np.save(file, np.tile(dataset.labels, NUM_SEVERITIES).astype(np.int64))
     names = available()
     missing = [name for name in names if not (directory / f"{name}.npy").exists()]
     shape = (NUM_SEVERITIES * len(dataset), *dataset.images.shape[1:])
     done = (len(names) - len(missing)) * shape[0]
     with ProgressBar("corrupting", len(names) * shape[0]) as bar:
         for name in missing:
-            with _new_array(directory / f"{name}.npy", shape, np.uint8) as array:
-                parts = np.split(array, NUM_SEVERITIES)  # views
-                for _, severity, images in generate(dataset.images, seed, [name]):
-                    parts[severity - 1][:] = images
+            # written in order, not mapped: where the disk is full, a store would end the process
+            with (
+                manifest.replacing(directory / f"{name}.npy") as temporary,
+                open(temporary, "wb") as file,
+            ):
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                for _, _, images in generate(dataset.images, seed, [name]):
+                    file.write(np.ascontiguousarray(images).data)
                     done += len(images)
                     bar.update(done, name)
     return names
@@ -71,17 +77,3 @@ def _claim(directory: pathlib.Path, identity: dict[str, str | int]) -> None:
             f"output={str(directory)!r} holds corruptions of other images or of another seed; "
             "name a new directory"
         )
-
-
-@contextlib.contextmanager
-def _new_array(path: pathlib.Path, shape: tuple[int, ...], dtype: type) -> Iterator[np.ndarray]:
-    """Yields an array in a .npy file that appears as `path` when the context is left."""
-    temporary = path.with_name(f"{path.name}.partial")
-    try:
-        array = np.lib.format.open_memmap(temporary, "w+", dtype, shape)
-        yield array
-        array.flush()
-        temporary.replace(path)
-        manifest.sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxcifar import config as config_lib
 from jaxcifar import errors
+from jaxcifar.config_keys import GROUPS
 from jaxcifar.report import charts, html, page, run_files, setup_sections
 from jaxcifar.report.html import Section
 from jaxcifar.report.run_files import RunFiles
@@ -105,7 +106,11 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
 def _differ_only_by_seed(one: RunFiles, other: RunFiles) -> bool:
     if not one.config or not other.config:
         return False
-    if any(one.config.get(key) != other.config.get(key) for key in _ALSO_COMPARED):
+    keys = list(_ALSO_COMPARED)
+    for name, settings in GROUPS.items():
+        if one.config.get(f"{name}.name") not in settings.registry:  # a config file's own
+            keys += [key for key in one.config | other.config if key.startswith(f"{name}.")]
+    if any(one.config.get(key) != other.config.get(key) for key in keys):
         return False
     try:
         with errors.reading("the config"):

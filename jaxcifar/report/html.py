@@ -80,10 +80,11 @@ class Section(NamedTuple):
 
 
 def plain(value: object) -> str:
-    """Returns a value as text; characters that no page may have, or that cannot be seen, become
-    the replacement character.
+    """Returns a value as text; spaces of any kind become plain ones, and characters that no page
+    may have, or that cannot be seen, the replacement character.
     """
-    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in str(value))
+    text = "".join(" " if c.isspace() and c != "\n" else c for c in str(value))
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in text)
 
 
 def shorten(text: str, length: int) -> str:

@@ -63,8 +63,8 @@ def _headline(run: RunFiles) -> str:
         if count:
             spread = 196 * math.sqrt(accuracy / 100 * (1 - accuracy / 100) / count)
             meaning = (
-                f"of {count:,} test images, by the best epoch's model. Another test set of this "
-                f"size would give ± {spread:.1f} points (95%)"
+                f"of {count:,} test images, by the best epoch's model. The 95% interval for images "
+                f"of this kind is ± {spread:.1f} points"
             )
         guessing = f"; guessing gives {100 / num_classes:.1f}%" if num_classes else ""
         rows.append(("Test accuracy", f"{accuracy:.1f}%", f"{meaning}{guessing}."))

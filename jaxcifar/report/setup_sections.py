@@ -64,7 +64,7 @@ def environment(run: RunFiles) -> str:
     """Returns what computed the run; "" if the summary does not say."""
     entries = {
         name: run.summary[name]
-        for name in ("device", "versions", "git", "environment")
+        for name in ("device", "versions", "git")
         if run.summary.get(name) is not None
     }
     rows = [(name.removeprefix("versions."), show(value)) for name, value in flatten(entries)]
