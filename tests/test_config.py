@@ -17,7 +17,9 @@ def test_default_is_valid_and_complete():
     assert "--config.data.limit=0" in config_lib.describe().split()
 
 
-@pytest.mark.parametrize("name", ["part1", "part2", "part3", "part3_as_logged", "quickstart"])
+@pytest.mark.parametrize(
+    "name", ["part1", "part2", "part3", "part3_as_logged", "part3_bf16", "quickstart"]
+)
 def test_shipped_configs_load(name, pytestconfig):
     config_lib.load(str(pytestconfig.rootpath / "configs" / f"{name}.py"))
 
