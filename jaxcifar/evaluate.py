@@ -216,7 +216,7 @@ def _make_logits(
         config = config_lib.default()
         config.data.mean, config.data.std = model.normalization
     graphdefs, params, stats = functional.split_eval(model)
-    compute = logits.make_logits(graphdefs, config, parallel.setup(config))
+    compute = logits.Logits(graphdefs, config, parallel.setup(config))
     return functools.partial(compute, params, stats, tta=tta)
 
 

@@ -22,10 +22,13 @@ from jaxcifar.spec import ConfigError, first_line
 
 # By default XLA also uses YNNPACK for convolutions, which makes the kernel gradients of a ResNet-18
 # take two to three times as long. Small matrix products and reductions are faster there.
+# LLVM's default level 3 takes half as long again to compile a ResNet-18's step as level 2, for one
+# that is not faster.
 CPU_COMPILER_OPTIONS = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    )
+    ),
+    "xla_backend_optimization_level": 2,
 }
 
 # None so far: with CONVOLUTION in xla_gpu_enable_command_buffer a step takes 10% less on an H100,

@@ -4,6 +4,7 @@ A `Program` holds the data on the devices and everything that XLA compiles, and 
 no files, no progress, no reports. Training loops over it, and so does the benchmark.
 """
 
+import concurrent.futures
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from jaxcifar import batches, logits, metrics, models, optimizers, parallel, pretrained, validation
 from jaxcifar import step as step_lib
+from jaxcifar.ahead import AheadOfTime
 from jaxcifar.data import Splits
 from jaxcifar.models import functional
 from jaxcifar.rng import Stream, stream
@@ -52,19 +54,21 @@ class Program:
         self.optimizer = optimizers.create(config)
         abstract_model = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
         self.graphdefs, _, _ = functional.split(abstract_model)
-        self._train_call = jax.jit(
-            step_lib.make_train_call(
-                self.graphdefs, self.optimizer, config, self.num_classes, mesh
-            ),
-            static_argnames=("steps", "batch_size"),
-            donate_argnames="state",
-            compiler_options=parallel.compiler_options(mesh),
-            out_shardings=self._replicated,
+        self._train_call = AheadOfTime(
+            jax.jit(
+                step_lib.make_train_call(
+                    self.graphdefs, self.optimizer, config, self.num_classes, mesh
+                ),
+                static_argnames=("steps", "batch_size"),
+                donate_argnames="state",
+                compiler_options=parallel.compiler_options(mesh),
+                out_shardings=self._replicated,
+            )
         )
         self._snapshot = jax.jit(step_lib.snapshot, out_shardings=self._replicated)
-        self._compiled: dict[tuple[int, int], jax.stages.Compiled] = {}  # by steps and batch size
-        self._logits = logits.make_logits(self.graphdefs, config, mesh)
-        self._evaluate = validation.make_evaluate(self.graphdefs, config, mesh)
+        self._executor = concurrent.futures.ThreadPoolExecutor(1)
+        self._logits = logits.Logits(self.graphdefs, config, mesh)
+        self._evaluate = validation.Evaluation(self.graphdefs, config, mesh)
 
     def init(self) -> TrainState:
         """Returns the state before the first step, with pretrained weights where the config names
@@ -85,10 +89,32 @@ class Program:
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated), state
         )
 
-    @property
-    def is_compiled(self) -> bool:
-        """Whether a training program has been compiled."""
-        return bool(self._compiled)
+    def compile_ahead(
+        self, hyperparameters: dict[str, np.ndarray], *, first_only: bool = False
+    ) -> None:
+        """Starts to compile what a run needs in the background, in the order of need: an epoch's
+        calls, validation, logits of the test images. After `close` nothing more is.
+
+        Args:
+            hyperparameters: as for `train_epoch`, of any epoch.
+            first_only: only the epoch's first call, which should not wait for the others.
+        """
+        state = self.abstract_state()
+        images, labels = self._data["train"]
+        order = jax.ShapeDtypeStruct(labels.shape, np.int32, sharding=self._replicated)
+        inputs = (state, images, labels, order, hyperparameters, self._stream(Stream.STEP), 0)
+        calls = plan_calls(len(labels), self.config.batch_size, self._steps_per_call)
+        for _, steps, batch_size in calls:
+            self._train_call.start(self._executor, *inputs, steps=steps, batch_size=batch_size)
+            if first_only:
+                return
+        images, labels = self._data["val"]
+        self._evaluate.start(self._executor, **state.model, images=images, labels=labels)
+        self._logits.start(self._executor, **state.model, images=self._data["test"][0])
+
+    def close(self) -> None:
+        """Ends compiling ahead: what has not begun is left out."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def train_epoch(
         self,
@@ -113,10 +139,7 @@ class Program:
         calls = plan_calls(len(labels), self.config.batch_size, self._steps_per_call, first_step)
         for index, steps, batch_size in calls:
             inputs = (state, images, labels, order, hyperparameters, step_key, index)
-            if (steps, batch_size) not in self._compiled:
-                lowered = self._train_call.lower(*inputs, steps=steps, batch_size=batch_size)
-                self._compiled[steps, batch_size] = lowered.compile()
-            state, sums = self._compiled[steps, batch_size](*inputs)
+            state, sums = self._train_call(*inputs, steps=steps, batch_size=batch_size)
             yield CallResult(state, index + steps, sums)
 
     def snapshot(self, state: TrainState) -> tuple[TrainState, bool]:
@@ -187,7 +210,7 @@ class Program:
 
     def describe_memory(self) -> str:
         """Returns what the largest compiled training program needs of each device's memory."""
-        analyses = [compiled.memory_analysis() for compiled in self._compiled.values()]
+        analyses = [program.memory_analysis() for program in self._train_call.programs()]
         analysis = max(analyses, key=lambda a: a.temp_size_in_bytes)
         data_bytes = self._data["train"][0].nbytes
         data, state, temporary = (

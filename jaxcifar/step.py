@@ -30,6 +30,11 @@ class TrainState(NamedTuple):
         """The part that is the trained model: what is evaluated, kept as the best and scored."""
         return {"params": self.ema or self.params, "stats": self.stats}
 
+    @property
+    def num_params(self) -> int:
+        """The number of parameters."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.params))
+
 
 def init_state(
     params: functional.Arrays,

@@ -21,10 +21,10 @@ class Tracker:
     lines. Every epoch's record goes to `metrics.jsonl`, W&B and TensorBoard.
     """
 
-    def __init__(self, run: Run, progress: Progress, *, num_steps: int):
-        """Prepares reports on a run of `num_steps` training steps, from its progress on."""
+    def __init__(self, run: Run, progress: Progress, steps_per_epoch: int):
+        """Prepares reports on a run, from its progress on."""
         self._run, self._progress = run, progress
-        self._bar = ProgressBar("starting", num_steps, "steps")
+        self._bar = ProgressBar("starting", run.config.num_epochs * steps_per_epoch, "steps")
         self._wandb: WandbLog | None = None
         self._tensorboard: TensorBoardLog | None = None
         self._exit = contextlib.ExitStack()

@@ -49,7 +49,9 @@ def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
     """
     with errors.machine(), stop_signals() as stop:
         try:
-            return _Training(run, stop, StepProfile(profile)).summary()
+            training = _Training(run, stop, StepProfile(profile))
+            with contextlib.closing(training.program):
+                return training.summary()
         except Stopped:
             raise stop.exit_exception() from None
 
@@ -60,6 +62,7 @@ class _Training:
     def __init__(self, run: Run, stop: StopRequest, profile: StepProfile):
         """Loads the data; compiles nothing yet."""
         self.run, self.stop, self.config, self.profile = run, stop, run.config, profile
+        self.has_started = False
         mesh = parallel.setup(run.config)
         self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
         self.splits = data.load(run.config)
@@ -76,12 +79,13 @@ class _Training:
             run.directory / "checkpoints", run.config.checkpoint.keep, run.lock.check
         )
         self.save_schedule = SaveSchedule(run.config, self._step)
-        num_steps = run.config.num_epochs * self.program.steps_per_epoch
-        self.tracker = Tracker(run, self.progress, num_steps=num_steps)
+        self.tracker = Tracker(run, self.progress, self.program.steps_per_epoch)
 
     def summary(self) -> dict[str, Any]:
         """Trains to the end, scores the best epoch, and returns the summary."""
         notes = self.schedule.warnings()
+        if not self.progress.is_finished(self.config):
+            self.program.compile_ahead(self.schedule.epoch_values(0), first_only=True)
         if self.run.progress:
             state = self._resume(notes)
         else:
@@ -100,7 +104,7 @@ class _Training:
                 )
                 self.stop.check()
             summary = self.progress.summary() | scoring.headline(evaluation)
-            summary |= {"num_params": _num_params(state), **self.environment}
+            summary |= {"num_params": state.num_params, **self.environment}
             self.run.write_summary(summary, evaluation)
             corruption_benchmark.forget_predictions(self.run.directory)
 
@@ -139,7 +143,7 @@ class _Training:
     def _log_start(self, state: TrainState, notes: list[str]) -> None:
         train, val, test = (f"{len(part):,}" for part in self.splits)
         self.tracker.info(
-            f"{self.config.model.name}, {_num_params(state):,} parameters, on "
+            f"{self.config.model.name}, {state.num_params:,} parameters, on "
             f"{parallel.describe(self.program.mesh)}; images: {train} train, {val} validation, "
             f"{test} test; work directory {self.run.directory}"
         )
@@ -179,7 +183,6 @@ class _Training:
         hyperparameters = self.schedule.epoch_values(progress.epoch)
         started, images_before = time.perf_counter(), progress.num_images
         seconds_before = progress.train_seconds  # not 0 in an epoch that was resumed
-        is_first_call = not self.program.is_compiled
 
         def read_metrics(call: CallResult) -> None:
             self._add_metrics(call, hyperparameters["lr"])
@@ -193,12 +196,13 @@ class _Training:
         for call in self.program.train_epoch(
             state, progress.epoch, hyperparameters, progress.step_in_epoch
         ):
-            if is_first_call:
-                is_first_call = False
+            if not self.has_started:
+                self.has_started = True
                 self.tracker.info(self.program.describe_memory())
                 jax.block_until_ready(call.sums)
                 seconds = time.perf_counter() - started
                 self.tracker.info(f"compiled and ran the first step in {seconds:.1f} s")
+                self.program.compile_ahead(hyperparameters)
             if unread:  # read while the device works on this call
                 read_metrics(unread)
             steps_before = unread.step_in_epoch if unread else progress.step_in_epoch
@@ -344,7 +348,3 @@ class _Training:
     @property
     def _step(self) -> int:
         return self.progress.step(self.program.steps_per_epoch)
-
-
-def _num_params(state: TrainState) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(state.params))

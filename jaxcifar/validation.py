@@ -1,5 +1,6 @@
 """Validation during training: sums on the device, every image once, whatever the batch size."""
 
+import concurrent.futures
 import functools
 from collections.abc import Callable
 
@@ -10,16 +11,77 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from jaxcifar import batches, losses, metrics, parallel
+from jaxcifar.ahead import AheadOfTime
 from jaxcifar.models import functional
 
 
-def make_evaluate(
-    graphdefs: functional.GraphDefs, config: ConfigDict, mesh: Mesh
-) -> Callable[..., tuple[float, float]]:
-    """Returns fn(params, stats, images, labels, on_batch=None) -> (mean loss, accuracy in percent).
+class Evaluation:
+    """The mean loss and accuracy of a network with any parameters, on images on the devices."""
 
-    `images` are uint8 [N, H, W, 3] and `labels` int32 [N], both on every device. After every batch
-    `on_batch(done, total)` is called with counts of images.
+    def __init__(self, graphdefs: functional.GraphDefs, config: ConfigDict, mesh: Mesh):
+        """Compiles nothing yet."""
+        self._batch_size = config.eval.batch_size
+        # On a GPU all batches in one call: each costs the host as long as the device
+        self._is_one_call = mesh.devices.flat[0].platform != "cpu"
+        self._evaluate_batches = AheadOfTime(
+            jax.jit(
+                _make_evaluate_batches(graphdefs, config, mesh),
+                static_argnames="size",
+                compiler_options=parallel.compiler_options(mesh),
+            )
+        )
+
+    def start(
+        self,
+        executor: concurrent.futures.Executor,
+        params: functional.Arrays,
+        stats: functional.Arrays,
+        images: jax.Array,
+        labels: jax.Array,
+    ) -> None:
+        """Has what a call needs compiled by an executor, for such parameters and images."""
+        size, calls = self._plan(len(labels))
+        inputs = (params, stats, images, labels, calls[0])
+        self._evaluate_batches.start(executor, *inputs, size=size)
+
+    def __call__(
+        self,
+        params: functional.Arrays,
+        stats: functional.Arrays,
+        images: jax.Array,
+        labels: jax.Array,
+        on_batch: Callable[[int, int], None] | None = None,
+    ) -> tuple[float, float]:
+        """Returns (mean loss, accuracy in percent).
+
+        Args:
+            params: the network's parameters, on every device.
+            stats: its other state, likewise.
+            images: uint8 [N, H, W, 3], likewise.
+            labels: int32 [N], likewise.
+            on_batch: called with (done, total) counts of images after every batch.
+        """
+        size, calls = self._plan(len(labels))
+        sums = []
+        for starts in calls:
+            inputs = (params, stats, images, labels, starts)
+            sums.append(self._evaluate_batches(*inputs, size=size))
+            if on_batch:
+                on_batch(min(int(starts[-1]) + size, len(labels)), len(labels))
+        return metrics.loss_and_accuracy(functools.reduce(metrics.add, sums, {}))
+
+    def _plan(self, num_images: int) -> tuple[int, list[np.ndarray]]:
+        """Returns the batch size, and for each device call the first rows of its batches."""
+        size = min(self._batch_size, num_images)
+        starts = np.arange(0, num_images, size, dtype=np.int32)
+        return size, [starts] if self._is_one_call else np.split(starts, len(starts))
+
+
+def _make_evaluate_batches(
+    graphdefs: functional.GraphDefs, config: ConfigDict, mesh: Mesh
+) -> Callable[..., metrics.Sums]:
+    """Returns fn(params, stats, images, labels, starts, *, size) -> the sums over the batches of
+    `size` images from the rows `starts` on, int32 [batches]; to be jitted.
     """
 
     def evaluate_batch(params, stats, images, labels, start, size):
@@ -34,9 +96,6 @@ def make_evaluate(
         targets = jax.nn.one_hot(labels, logits.shape[-1])
         return metrics.batch_sums(losses.cross_entropy(logits, targets), logits, targets, weights)
 
-    @functools.partial(
-        jax.jit, static_argnames="size", compiler_options=parallel.compiler_options(mesh)
-    )
     def evaluate_batches(params, stats, images, labels, starts, *, size):
         if len(starts) == 1:  # no loop: XLA on the CPU runs convolutions inside one very slowly
             return evaluate_batch(params, stats, images, labels, starts[0], size)
@@ -45,16 +104,4 @@ def make_evaluate(
         )
         return jax.tree.map(lambda x: x.sum(0), sums)
 
-    def evaluate(params, stats, images, labels, on_batch=None) -> tuple[float, float]:
-        size = min(config.eval.batch_size, len(labels))
-        starts = np.arange(0, len(labels), size, dtype=np.int32)
-        # On a GPU all batches in one call: each costs the host as long as the device
-        on_cpu = mesh.devices.flat[0].platform == "cpu"
-        sums = []
-        for part in np.split(starts, len(starts)) if on_cpu else [starts]:
-            sums.append(evaluate_batches(params, stats, images, labels, part, size=size))
-            if on_batch:
-                on_batch(min(int(part[-1]) + size, len(labels)), len(labels))
-        return metrics.loss_and_accuracy(functools.reduce(metrics.add, sums, {}))
-
-    return evaluate
+    return evaluate_batches

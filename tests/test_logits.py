@@ -16,9 +16,7 @@ def network(small_config):
 
     def compute(images, **options):
         mesh = parallel.setup(small_config)
-        return logits_lib.make_logits(graphdefs, small_config, mesh)(
-            params, stats, images, **options
-        )
+        return logits_lib.Logits(graphdefs, small_config, mesh)(params, stats, images, **options)
 
     def expect(images):
         pixels = (images / 255 - small_config.data.mean) / np.array(small_config.data.std)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxcifar import data, parallel
+from jaxcifar.ahead import AheadOfTime
 from jaxcifar.program import Program, choose_steps_per_call, plan_calls
 from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
@@ -38,6 +39,18 @@ def test_epoch_can_be_resumed_in_the_middle(program, small_config):
     *_, resumed = program.train_epoch(state, 0, values, first_step=6)
     for name, leaf in whole.state.params["conv1"].items():
         np.testing.assert_array_equal(leaf, resumed.state.params["conv1"][name])
+
+
+def test_run_compiles_nothing_that_was_compiled_ahead(program, small_config, monkeypatch):
+    values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
+    program.compile_ahead(values, first_only=True)
+    program.compile_ahead(values)
+    program.init()
+    program._executor.shutdown()  # waits
+    monkeypatch.setattr(AheadOfTime, "_compile", lambda *_: pytest.fail("compiled again"))
+    *_, last = program.train_epoch(program.init(), 0, values)
+    program.evaluate(last.state.model, "val")
+    program.logits(last.state.model, np.zeros((120, 32, 32, 3), np.uint8))
 
 
 def test_describe_memory_after_compilation(program, small_config):

@@ -76,7 +76,7 @@ def test_load_model_matches_the_summary(run):
     graphdefs, params, stats = functional.split(model)
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == summary["num_params"]
     test = data.load(config).test
-    score = validation.make_evaluate(graphdefs, config, parallel.setup(config))
+    score = validation.Evaluation(graphdefs, config, parallel.setup(config))
     loss, accuracy = score(params, stats, test.images, test.labels)
     assert accuracy == pytest.approx(summary["test_acc"])
     # float32 rounding: the arrays are placed differently, so the program differs

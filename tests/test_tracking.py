@@ -24,7 +24,7 @@ RECORD = {
 @pytest.fixture
 def tracker(small_config, tmp_path):
     with Run.claim(small_config, tmp_path) as run:
-        yield Tracker(run, Progress({}, [], ""), num_steps=30)
+        yield Tracker(run, Progress({}, [], ""), steps_per_epoch=10)
 
 
 def test_plain_lines_and_jsonl(tracker, tmp_path, capsys, monkeypatch):

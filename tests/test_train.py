@@ -63,16 +63,16 @@ def test_same_config_is_bit_reproducible(uninterrupted_run, small_config, tmp_pa
 def stop_after(monkeypatch, num_calls):
     """Sends this process SIGTERM once, at its `num_calls`-th device call."""
     calls = []
-    plan_calls = program.plan_calls
+    train_epoch = program.Program.train_epoch
 
-    def stopping_plan(*arguments):
-        for call in plan_calls(*arguments):
-            calls.append(call)
+    def stopping_epoch(*arguments):
+        for call in train_epoch(*arguments):
+            calls.append(call.step_in_epoch)
             if len(calls) == num_calls:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield call
 
-    monkeypatch.setattr(program, "plan_calls", stopping_plan)
+    monkeypatch.setattr(program.Program, "train_epoch", stopping_epoch)
 
 
 @pytest.mark.parametrize("after", [1, 4, 10, 17])

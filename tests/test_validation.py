@@ -17,7 +17,7 @@ def test_every_image_counts_once_for_any_batch_size(small_config, batch_size):
     images = rng.integers(0, 256, (25, 32, 32, 3), dtype=np.uint8)
     labels = rng.integers(0, 10, 25, dtype=np.int32)
 
-    score = validation.make_evaluate(graphdefs, small_config, mesh)
+    score = validation.Evaluation(graphdefs, small_config, mesh)
     arrays = jax.device_put((images, labels), parallel.replicated(mesh))
     scored = []
     loss, accuracy = score(params, stats, *arrays, on_batch=lambda *counts: scored.append(counts))
