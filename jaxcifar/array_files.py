@@ -16,8 +16,14 @@ def write(directory: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    process = jax.process_index()
+    # By default Orbax has all processes of a run write together, and wait for each other.
+    alone = ocp.options.MultiprocessingOptions(process, active_processes={process})
     try:
-        with ocp.PyTreeCheckpointer() as checkpointer:
+        with ocp.Checkpointer(
+            ocp.PyTreeCheckpointHandler(multiprocessing_options=alone),
+            multiprocessing_options=alone,
+        ) as checkpointer:
             checkpointer.save(directory.absolute(), dict(arrays))
     except ValueError as error:  # how TensorStore reports errors of the file system
         code = re.search(r"os_error_code='(\d+)'", str(error))

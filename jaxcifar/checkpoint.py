@@ -14,7 +14,7 @@ import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxcifar import array_files, checkpoint_files, errors, manifest, models
+from jaxcifar import array_files, checkpoint_files, errors, manifest, models, parallel
 from jaxcifar import config as config_lib
 from jaxcifar.background import BackgroundWriter
 from jaxcifar.models import functional
@@ -230,7 +230,7 @@ def _restore(path: pathlib.Path, template: State) -> State:
             f"{', '.join(names[:3])}{', ...' if len(names) > 3 else ''}; the code that defines the "
             "model or the optimizer may have changed"
         )
-    leaves = [jax.device_put(arrays[name], leaf.sharding) for name, leaf in expected.items()]
+    leaves = [parallel.put(arrays[name], leaf.sharding) for name, leaf in expected.items()]
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 

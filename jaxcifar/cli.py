@@ -9,7 +9,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from jaxcifar import config as config_lib
-from jaxcifar import errors, output
+from jaxcifar import distributed, errors, output
 from jaxcifar.config_keys import all_keys
 from jaxcifar.progress import DivergedError
 from jaxcifar.spec import ConfigError, first_line
@@ -75,7 +75,7 @@ def launch(
                     return command(load_config(argv[1:]))
                 return command(argv[1:]) if takes_arguments else command()
         except ConfigError as error:
-            return _report(error)
+            return distributed.exit_code(_report(error), error)
         except DivergedError as error:
             _report(error)
             return 3
@@ -85,7 +85,7 @@ def launch(
                 sys.stdout.flush()
             os._exit(130)
         except Exception as error:
-            return _report_bug(error)
+            return distributed.exit_code(_report_bug(error))
 
     output.protect()
     app.run(run, flags_parser=parse)

@@ -158,6 +158,7 @@ def validate(config: ConfigDict) -> None:
             f"config.mixup.prob={config.mixup.prob} and config.cutmix.prob={config.cutmix.prob} "
             "sum to more than 1: one draw decides between mixup, cutmix and neither"
         )
+    _validate_processes(config.parallel)
     if config.augment:
         from jaxcifar import augment  # here: it imports JAX
 
@@ -246,6 +247,30 @@ def _validate_group(group: str, config: ConfigDict, keys: dict[str, Key]) -> Non
                 f"config.{key_name}={value!r} has no effect with {group}.name={name!r}: leave it "
                 f"at {key.default!r}, or set {group}.name to {' or '.join(map(repr, key.owners))}"
             )
+
+
+def _validate_processes(parallel: ConfigDict) -> None:
+    """Checks that the settings of several processes are complete."""
+    unset = {"coordinator": "", "num_processes": 0, "process_id": -1}
+    is_set = {name: parallel[name] != value for name, value in unset.items()}
+    names = [f"parallel.{name}" for name in unset if is_set[name]]
+    if names and not parallel.distributed:
+        raise ConfigError(
+            f"config.{names[0]}={parallel[names[0][9:]]!r} has no effect with "
+            "parallel.distributed=False: set that to True"
+        )
+    if names and not all(is_set.values()):
+        missing = [f"parallel.{name}" for name in unset if not is_set[name]]
+        raise ConfigError(
+            f"config.{missing[0]} is unset: with {' and '.join(names)}, set "
+            f"{' and '.join(missing)} too, or none of the three where JAX finds the processes by "
+            "itself (SLURM, Open MPI, Kubernetes)"
+        )
+    if names and parallel.process_id >= parallel.num_processes:
+        raise ConfigError(
+            f"config.parallel.process_id={parallel.process_id} is not valid: it must be less than "
+            f"parallel.num_processes={parallel.num_processes}; the first process is 0"
+        )
 
 
 def _effective_values(config: ConfigDict) -> dict[str, Any]:

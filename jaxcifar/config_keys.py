@@ -31,6 +31,12 @@ Seed = Annotated[
     int, spec.described("an integer from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)
 ]
 
+
+def _is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return not text or (bool(host) and port.isdecimal() and 0 < int(port) < 2**16)
+
+
 _CONFIG_KEYS = {
     "seed": Parameter(Seed, 42, "random seed"),
     "num_epochs": Parameter(PositiveInt, 5, "passes over the training images"),
@@ -149,7 +155,21 @@ _CONFIG_KEYS = {
     "parallel.cpu_devices": Parameter(
         Annotated[int, spec.between(0, 256)],
         0,
-        "virtual devices on a CPU (0: one, the fastest measured)",
+        "virtual devices on a CPU, in each process (0: one, the fastest measured)",
+    ),
+    "parallel.distributed": Parameter(
+        bool,
+        False,
+        "train in several processes, which JAX finds under SLURM, Open MPI and Kubernetes",
+    ),
+    "parallel.coordinator": Parameter(
+        Annotated[str, spec.described("host:port, or ''", _is_address)],
+        "",
+        "elsewhere: where process 0 listens for the others",
+    ),
+    "parallel.num_processes": Parameter(NonNegativeInt, 0, "with coordinator: how many there are"),
+    "parallel.process_id": Parameter(
+        Annotated[int, spec.at_least(-1)], -1, "with coordinator: which of them this is, from 0"
     ),
 }
 

@@ -35,8 +35,8 @@ def reading(what: str, remedy: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def machine() -> Iterator[None]:
-    """Turns the errors of a full, read-only or vanished disk and of exhausted memory, which may
-    arise anywhere in a run, into ConfigErrors.
+    """Turns the errors of a full, read-only or vanished disk, of exhausted memory, and of exchanges
+    with a process that has ended, which may arise anywhere in a run, into ConfigErrors.
     """
     try:
         yield
@@ -44,14 +44,21 @@ def machine() -> Iterator[None]:
         raise ConfigError(_describe(error)) from error
     except MemoryError as error:
         raise ConfigError(_OUT_OF_MEMORY) from error
-    except RuntimeError as error:  # jax.errors.JaxRuntimeError is one
+    except (RuntimeError, ValueError) as error:  # JAX raises either
         if "RESOURCE_EXHAUSTED" in str(error):
             raise ConfigError(_OUT_OF_MEMORY) from error
+        if "Gloo" in str(error):
+            raise ConfigError(_LOST_PROCESS) from error
         raise
 
 
 _OUT_OF_MEMORY = (
     "out of memory: reduce batch_size, eval.batch_size, or the size of the model or data set"
+)
+
+_LOST_PROCESS = (
+    "another process of this run has ended or cannot be reached: see what it printed, then start "
+    "all of them again, which continues from the newest checkpoint"
 )
 
 

@@ -7,11 +7,12 @@ The work directory is by default runs/<config file's name>.
 """
 
 import pathlib
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli
+from jaxcifar import cli, followers
 from jaxcifar.run import Run
 
 _PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
@@ -21,7 +22,7 @@ _FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory asid
 def main(config: ConfigDict) -> int:
     """Trains and evaluates; returns the exit code."""
     workdir = cli.WORKDIR.value or f"runs/{pathlib.Path(config.config_file).stem}"
-    with Run.claim(config, workdir, fresh=_FRESH.value) as run:
+    with followers.claim(config, workdir, fresh=_FRESH.value) as run:
         if run.moved_to:
             print(f"the old run is now in {run.moved_to}")
         summary = run.finished_summary()
@@ -41,6 +42,12 @@ def main(config: ConfigDict) -> int:
             from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 
             summary = train.train_run(run, _PROFILE.value)
+    if run.is_main:
+        _print_results(run, summary)
+    return 0
+
+
+def _print_results(run: Run, summary: dict[str, Any]) -> None:
     print(
         f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
         f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)"
@@ -53,7 +60,6 @@ def main(config: ConfigDict) -> int:
     if "ood_acc" in summary:
         print(f"accuracy {summary['ood_acc']:.2f}% under {summary['ood_corruptions']} corruptions")
     print(f"results are in {run.directory}/")
-    return 0
 
 
 def launch() -> None:

@@ -12,8 +12,10 @@ import re
 import subprocess
 import sys
 import warnings
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -35,6 +37,11 @@ CPU_COMPILER_OPTIONS = {
 # but a second start, which reads the program from the compilation cache, fails: cuDNN cannot load
 # its kernels while a graph is captured (jax 0.11.2, status 5003).
 GPU_COMPILER_OPTIONS: dict[str, str | int | bool] = {}
+
+# With several processes XLA would have each tune a part of a program's kernels and wait for the
+# others' parts, which do not come where one has found the program in its cache, or is alone in
+# compiling it.
+_SEPARATE_COMPILATION = {"xla_gpu_shard_autotuning": False}
 
 # For programs that run once: LLVM's default level takes 15 s to compile the random draws of a few
 # parameters, level 1 2 s, with the same bits.
@@ -70,14 +77,16 @@ def setup(config: ConfigDict) -> Mesh:
         raise ConfigError(
             f"JAX cannot start ({first_line(error)}); correct JAX_PLATFORMS or the driver"
         ) from error
-    if devices[0].platform == "cpu" and config.parallel.cpu_devices:
+    if devices[0].platform == "cpu" and config.parallel.cpu_devices and jax.process_count() == 1:
         devices = devices[: config.parallel.cpu_devices]
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def describe(mesh: Mesh) -> str:
-    """Returns the number and kind of the mesh's devices."""
-    return f"{mesh.size} × {mesh.devices.flat[0].device_kind}"
+    """Returns the number and kind of the mesh's devices, and that of processes if several."""
+    num_processes = len({device.process_index for device in mesh.devices.flat})
+    among = f" in {num_processes} processes" if num_processes > 1 else ""
+    return f"{mesh.size} × {mesh.devices.flat[0].device_kind}{among}"
 
 
 def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, str | int | bool]:
@@ -89,6 +98,8 @@ def compiler_options(mesh: Mesh, *, run_once: bool = False) -> dict[str, str | i
     if platform == "cpu":
         return _supported(CPU_RUN_ONCE_OPTIONS if run_once else CPU_COMPILER_OPTIONS)
     options = {} if platform != "gpu" or run_once else GPU_COMPILER_OPTIONS
+    if platform == "gpu" and jax.process_count() > 1:
+        options = options | _SEPARATE_COMPILATION
     return _supported(options) if options else {}
 
 
@@ -114,6 +125,24 @@ def check_fits(mesh: Mesh, num_bytes: int) -> None:
 def replicated(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array of which every device holds a copy."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """Returns a tree of host arrays as arrays with a sharding. All processes with devices in that
+    must pass the same; unlike in `jax.device_put` that is not checked, and nothing is exchanged.
+    """
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), tree
+    )
+
+
+def to_local(mesh: Mesh, tree: Any) -> Any:
+    """Returns a tree of replicated arrays on this process's devices of a mesh only."""
+    if replicated(mesh).is_fully_addressable:
+        return tree
+    return jax.device_put(jax.tree.map(np.asarray, tree), replicated(mesh.local_mesh))
 
 
 def split_batch(mesh: Mesh, *arrays: jax.Array, axis: int = 0) -> tuple[jax.Array, ...]:

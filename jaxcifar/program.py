@@ -48,7 +48,7 @@ class Program:
         self.steps_per_epoch = math.ceil(len(splits.train) / config.batch_size)
         self._replicated = parallel.replicated(mesh)
         self._data = {
-            name: jax.device_put((part.images, part.labels), self._replicated)
+            name: parallel.put((part.images, part.labels), self._replicated)
             for name, part in splits._asdict().items()
         }
         self.optimizer = optimizers.create(config)
@@ -67,7 +67,7 @@ class Program:
         )
         self._snapshot = jax.jit(step_lib.snapshot, out_shardings=self._replicated)
         self._executor = concurrent.futures.ThreadPoolExecutor(1)
-        self._logits = logits.Logits(self.graphdefs, config, mesh)
+        self._logits = logits.Logits(self.graphdefs, config, mesh.local_mesh)
         self._evaluate = validation.Evaluation(self.graphdefs, config, mesh)
 
     def init(self) -> TrainState:
@@ -110,7 +110,8 @@ class Program:
                 return
         images, labels = self._data["val"]
         self._evaluate.start(self._executor, **state.model, images=images, labels=labels)
-        self._logits.start(self._executor, **state.model, images=self._data["test"][0])
+        if self._replicated.is_fully_addressable:  # else process 0 compiles that when it scores
+            self._logits.start(self._executor, **state.model, images=self._data["test"][0])
 
     def close(self) -> None:
         """Ends compiling ahead: what has not begun is left out."""
@@ -173,8 +174,9 @@ class Program:
         on_batch: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
         """Returns a `TrainState.model`'s logits for uint8 images [N, H, W, 3], float32 [N,
-        num_classes]; `on_batch` as in `evaluate`.
+        num_classes]; `on_batch` as in `evaluate`. Only this process's devices compute them.
         """
+        model = parallel.to_local(self.mesh, model)
         return self._logits(**model, images=images, on_batch=on_batch)
 
     def histogram_arrays(self, state: TrainState) -> dict[str, np.ndarray]:
@@ -205,7 +207,8 @@ class Program:
         step = epoch * self.steps_per_epoch + step_in_epoch
         key = jax.random.fold_in(self._stream(Stream.STEP), step)
         prepare = batches.make_prepare_batches(self.config, self.num_classes, self.mesh)
-        prepared, _ = jax.jit(prepare)(images[rows][None], labels[rows][None], key[None])
+        prepare = jax.jit(prepare, out_shardings=self._replicated)
+        prepared, _ = prepare(images[rows][None], labels[rows][None], key[None])
         return bool(np.isfinite(prepared).all())
 
     def describe_memory(self) -> str:
@@ -255,7 +258,7 @@ class Program:
         loss_fn = step_lib.make_loss(self.graphdefs, self.config)
         size = self.config.batch_size
 
-        @jax.jit
+        @functools.partial(jax.jit, out_shardings=self._replicated)
         def gradients(state: TrainState, images: jax.Array, labels: jax.Array):
             images = batches.normalize(images[:size], self.config)
             targets = jax.nn.one_hot(labels[:size], self.num_classes)

@@ -7,7 +7,7 @@ The newest intact checkpoint's progress is the truth; classes.json, metrics.json
 import errno
 import json
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -18,12 +18,17 @@ from jaxcifar.manifest import write_atomically, write_json
 from jaxcifar.progress import DivergedError, Progress
 from jaxcifar.spec import ConfigError
 
+if TYPE_CHECKING:
+    from jaxcifar.checkpoint import Checkpoints
+
 # What reading a file may raise that is not what we wrote
 _BAD_JSON = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
 class Run:
     """A config and its work directory, locked; a context manager that releases the lock."""
+
+    is_main = True  # among the processes that train it together
 
     def __init__(self, config: ConfigDict, directory: pathlib.Path, lock: RunLock):
         """Checks nothing; use `claim`."""
@@ -84,6 +89,14 @@ class Run:
         self.lock.release()
         if isinstance(error, Exception) and not isinstance(error, ConfigError | DivergedError):
             error.log = errors.write_log(self.directory / "error.log", error)
+
+    def open_checkpoints(self) -> "Checkpoints":
+        """Returns the run's checkpoints."""
+        from jaxcifar.checkpoint import Checkpoints  # lazy: it imports JAX
+
+        return Checkpoints(
+            self.directory / "checkpoints", self.config.checkpoint.keep, self.lock.check
+        )
 
     def finished_summary(self) -> dict[str, Any] | None:
         """Returns the run's summary if it is finished, else None."""

@@ -8,6 +8,8 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jaxcifar import distributed
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -16,24 +18,54 @@ class Stopped(Exception):
 
 
 class StopRequest:
-    """True once a signal has asked to stop; `signal` says which."""
+    """True once a signal has asked to stop; `signal` says which.
+
+    Where several processes train together, a signal to any of them counts for all, from their next
+    `agree` or `check` on: they have to stop at the same step.
+    """
 
     def __init__(self):
-        self.signal: signal.Signals | None = None
+        self.received: signal.Signals | None = None  # by this process
+        self._agreed: signal.Signals | None = None
+
+    @property
+    def signal(self) -> signal.Signals | None:
+        """The signal that has asked to stop."""
+        return self.received if distributed.num_processes() == 1 else self._agreed
 
     def __bool__(self) -> bool:
         return self.signal is not None
 
+    def agree(self, decision: bool = True) -> bool:
+        """Returns process 0's decision in all processes, which learn of each other's signals."""
+        if distributed.num_processes() == 1:
+            return decision
+        rows = distributed.gather([self.received or 0, decision])
+        received = [signal.Signals(number) for number in rows[:, 0] if number]
+        self._agreed = self._agreed or next(iter(received), None)
+        return bool(rows[0, 1])
+
     def check(self) -> None:
         """Raises Stopped if a signal has asked to stop."""
+        self.agree()
         if self:
             raise Stopped
 
+    def follow(self) -> None:
+        """Takes part in each `check` of process 0 until that calls `agree(False)`.
+
+        Raises:
+            Stopped: a signal has asked to stop; process 0 raises it too.
+        """
+        while self.agree():
+            if self:
+                raise Stopped
+
     def exit_exception(self) -> BaseException:
         """Returns what ends a process as the signal would have."""
-        if self.signal == signal.SIGINT:
+        if self.signal == signal.SIGINT and distributed.num_processes() == 1:
             return KeyboardInterrupt()
-        return SystemExit(128 + self.signal)
+        return SystemExit(128 + self.signal)  # several end in order, for which JAX waits
 
 
 @contextlib.contextmanager
@@ -62,8 +94,8 @@ def stop_signals() -> Iterator[StopRequest]:
 
     def receive(signum: int, frame: Any) -> None:
         nonlocal received_at
-        if not stop:
-            stop.signal, received_at = signal.Signals(signum), time.monotonic()
+        if not stop.received:
+            stop.received, received_at = signal.Signals(signum), time.monotonic()
             with contextlib.suppress(OSError):
                 os.write(2, b"stopping after this step; Ctrl-C stops at once\n")
         elif signum == signal.SIGINT or time.monotonic() - received_at > 1:

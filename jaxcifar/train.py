@@ -11,8 +11,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import corruption_benchmark, data, environment, errors, metrics, parallel, scoring
-from jaxcifar.checkpoint import Checkpoints
+from jaxcifar import (
+    corruption_benchmark,
+    data,
+    distributed,
+    environment,
+    errors,
+    followers,
+    metrics,
+    parallel,
+    scoring,
+    step_metrics,
+)
 from jaxcifar.profiling import StepProfile
 from jaxcifar.program import CallResult, Program
 from jaxcifar.progress import DivergedError, Progress, SaveSchedule, check_finite
@@ -39,7 +49,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
             in use, damaged, full or gone.
         DivergedError: the loss or the parameters became infinite or NaN.
     """
-    with Run.claim(config, workdir) as run:
+    with followers.claim(config, workdir) as run:
         return run.finished_summary() or train_run(run)
 
 
@@ -49,10 +59,11 @@ def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
     """
     with errors.machine(), stop_signals() as stop:
         try:
-            training = _Training(run, stop, StepProfile(profile))
+            training = _Training(run, stop, StepProfile(profile if run.is_main else None))
             with contextlib.closing(training.program):
                 return training.summary()
         except Stopped:
+            distributed.wait_for_all()  # process 0 may still have been saving
             raise stop.exit_exception() from None
 
 
@@ -65,19 +76,20 @@ class _Training:
         self.has_started = False
         mesh = parallel.setup(run.config)
         self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
-        self.splits = data.load(run.config)
-        self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
+        with distributed.together():
+            self.splits = data.load(run.config)
+            self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
+        followers.check_same_data(self.splits)
         stop.check()
-        self.program = Program(run.config, mesh, self.splits)
+        with distributed.together():
+            self.program = Program(run.config, mesh, self.splits)
         self.schedule = RunSchedule(run.config, self.program.steps_per_epoch)
         self.progress = run.progress or Progress(
             run.config.to_dict(),
             list(self.splits.train.class_names),
             self.splits.train.fingerprint(),
         )
-        self.checkpoints = Checkpoints(
-            run.directory / "checkpoints", run.config.checkpoint.keep, run.lock.check
-        )
+        self.checkpoints = run.open_checkpoints()
         self.save_schedule = SaveSchedule(run.config, self._step)
         self.tracker = Tracker(run, self.progress, self.program.steps_per_epoch)
 
@@ -86,12 +98,14 @@ class _Training:
         notes = self.schedule.warnings()
         if not self.progress.is_finished(self.config):
             self.program.compile_ahead(self.schedule.epoch_values(0), first_only=True)
-        if self.run.progress:
-            state = self._resume(notes)
-        else:
-            state = self.program.init()
-            self.run.write_copies(self.progress)
-        self.run.remove_summary()  # of a finished run that has grown
+        with distributed.together():
+            if self.run.progress:
+                state = self._resume(notes)
+            else:
+                state = self.program.init()
+                self.run.write_copies(self.progress)
+            self.run.remove_summary()  # of a finished run that has grown
+        state = distributed.share(state)  # only process 0 reads and writes checkpoints
         self.stop.check()
         with self.tracker, contextlib.closing(self.profile):
             self._log_start(state, notes)
@@ -103,16 +117,8 @@ class _Training:
                     f"stopped; state saved in {self.run.directory}; run it again to resume"
                 )
                 self.stop.check()
-            summary = self.progress.summary() | scoring.headline(evaluation)
-            summary |= {"num_params": state.num_params, **self.environment}
-            self.run.write_summary(summary, evaluation)
-            corruption_benchmark.forget_predictions(self.run.directory)
-
-            from jaxcifar.report import finish  # lazy: a run should not wait for it at its start
-
-            self.tracker.info(finish.write_for_run(self.run, self.splits.train, self.program.mesh))
-            self.tracker.log_results(summary, evaluation)
-        return summary
+            summary = self._finish(state, evaluation) if self.run.is_main else None
+        return distributed.share_json(summary)
 
     def _resume(self, notes: list[str]) -> TrainState:
         """Returns the restored state; adds to the notes what to say about it."""
@@ -140,6 +146,19 @@ class _Training:
         progress.config = self.config.to_dict()
         return state
 
+    def _finish(self, state: TrainState, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """Writes and reports the scores; returns the summary."""
+        summary = self.progress.summary() | scoring.headline(evaluation)
+        summary |= {"num_params": state.num_params, **self.environment}
+        self.run.write_summary(summary, evaluation)
+        corruption_benchmark.forget_predictions(self.run.directory)
+
+        from jaxcifar.report import finish  # lazy: a run should not wait for it at its start
+
+        self.tracker.info(finish.write_for_run(self.run, self.splits.train, self.program.mesh))
+        self.tracker.log_results(summary, evaluation)
+        return summary
+
     def _log_start(self, state: TrainState, notes: list[str]) -> None:
         train, val, test = (f"{len(part):,}" for part in self.splits)
         self.tracker.info(
@@ -165,7 +184,7 @@ class _Training:
             # Logged before the checkpoint that covers it, so that no log lacks an epoch after a
             # restart from that.
             self.tracker.log_epoch(record)
-            if self.tracker.wants_histograms(self.progress.epoch):
+            if self.stop.agree(self.tracker.wants_histograms(self.progress.epoch)):
                 arrays = self.program.histogram_arrays(state)
                 self.tracker.log_histograms(self.progress.epoch, arrays)
             self._save_epoch(state)
@@ -185,7 +204,7 @@ class _Training:
         seconds_before = progress.train_seconds  # not 0 in an epoch that was resumed
 
         def read_metrics(call: CallResult) -> None:
-            self._add_metrics(call, hyperparameters["lr"])
+            step_metrics.add_call(progress, call, hyperparameters["lr"], self.program)
             seconds = time.perf_counter() - started
             progress.train_seconds = seconds_before + seconds
             loss, accuracy = metrics.loss_and_accuracy(progress.sums)
@@ -209,52 +228,18 @@ class _Training:
             state, unread = call.state, call
             if note := self.profile.count(call.step_in_epoch - steps_before, call.sums):
                 self.tracker.info(note)
-            if self.stop:
-                break
             step = progress.epoch * self.program.steps_per_epoch + call.step_in_epoch
             is_last_call = call.step_in_epoch == self.program.steps_per_epoch
-            if self.save_schedule.is_due(step) and not is_last_call:
+            is_due = self.stop.agree(self.save_schedule.is_due(step))
+            if self.stop:
+                break
+            if is_due and not is_last_call:
                 read_metrics(unread)
                 unread = None
                 self._save(state)
         if unread:
             read_metrics(unread)
         return state
-
-    def _add_metrics(self, call: CallResult, lrs: np.ndarray) -> None:
-        """Adds a call's metrics to the progress, after checking those of each of its steps.
-
-        Raises:
-            DivergedError: a step's loss is not finite, or too many in a row were skipped.
-        """
-        sums = jax.tree.map(np.asarray, call.sums)
-        grad_norms = sums.pop("grad_norm", None)
-        num_steps, limit = len(sums["loss"]), self.config.optimizer.skip_nonfinite
-        for index, loss in enumerate(sums["loss"]):
-            step_in_epoch = call.step_in_epoch - num_steps + index + 1
-            where = (
-                self.progress.epoch + 1,
-                self.progress.epoch * self.program.steps_per_epoch + step_in_epoch,
-                float(lrs[step_in_epoch - 1]),
-                None if grad_norms is None else float(grad_norms[index]),
-            )
-            if not np.isfinite(loss) and not self.program.is_batch_finite(
-                self.progress.epoch, step_in_epoch - 1
-            ):
-                raise DivergedError(
-                    f"the augmented images are not finite in epoch {where[0]}, step {where[1]}: "
-                    f"change config.augment={self.config.augment!r}"
-                )
-            check_finite(float(loss), "the training loss is", *where)
-            if limit:
-                is_skipped = bool(sums["skipped_steps"][index])
-                self.progress.skipped_in_a_row = is_skipped * (self.progress.skipped_in_a_row + 1)
-                if self.progress.skipped_in_a_row >= limit:
-                    check_finite(
-                        np.nan, f"after {limit} skipped steps in a row, the loss is", *where
-                    )
-        self.progress.sums = metrics.add(self.progress.sums, sums)
-        self.progress.step_in_epoch = call.step_in_epoch
 
     def _end_epoch(self, val_loss: float, val_acc: float, val_seconds: float) -> dict[str, float]:
         """Ends the epoch in the schedule and the progress; returns its record."""
@@ -287,7 +272,7 @@ class _Training:
         """Keeps or saves what the end of an epoch requires."""
         progress = self.progress
         is_due = (
-            self.save_schedule.is_due(self._step, progress.epoch)
+            self.stop.agree(self.save_schedule.is_due(self._step, progress.epoch))
             or self.stop
             or progress.is_finished(self.config)
         )
@@ -313,18 +298,24 @@ class _Training:
             self.save_schedule.saved(self._step)
 
     def _score(self) -> dict[str, Any] | None:
-        """Returns all scores of the best epoch's model; None if told to stop."""
+        """Returns all scores of the best epoch's model, {} where process 0 has them; None if told
+        to stop.
+        """
         if self.stop:
             return None
+        try:
+            return self._score_best() if self.run.is_main else self.stop.follow() or {}
+        except Stopped:
+            return None
+
+    def _score_best(self) -> dict[str, Any]:
         self.checkpoints.wait()  # a save that failed is reported now, not after scoring for hours
         best = self.checkpoints.best_model(self.program.abstract_state(), self.progress)
         compute = functools.partial(self.program.logits, best)
         version = (best, self.config.data.mean, self.config.data.std)
         places = (self.benchmark, self.run.directory)
-        try:
-            evaluation = scoring.evaluate(compute, version, self.splits, *places, self._on_batch)
-        except Stopped:
-            return None
+        evaluation = scoring.evaluate(compute, version, self.splits, *places, self._on_batch)
+        self.stop.agree(False)  # nothing more for the other processes to follow
         return {"checkpoint": "best", "tta": False} | evaluation
 
     def _validate(self, state: TrainState) -> tuple[float, float] | None:
