@@ -11,7 +11,9 @@ import contextlib
 import functools
 import json
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -45,6 +47,8 @@ def initialize(settings: ConfigDict) -> None:
 
     if not jax.distributed.is_initialized():
         is_manual = bool(settings.coordinator)
+        if is_manual:
+            _check_coordinator(settings)
         # JAX would take SIGTERM for itself, and a run stops at it.
         jax.config.update("jax_enable_preemption_service", False)
         try:
@@ -210,6 +214,42 @@ def _broadcast(data: bytes, source: int = 0) -> bytes:
     is_source = process_id() == source
     buffer = np.frombuffer(data, np.uint8) if is_source else np.zeros(size, np.uint8)
     return multihost_utils.broadcast_one_to_all(buffer, is_source=is_source).tobytes()
+
+
+def _check_coordinator(settings: ConfigDict) -> None:
+    """Checks that process 0 can listen, and waits until the others can connect to it: where they
+    cannot, JAX would abort, after minutes of silence.
+
+    Raises:
+        ConfigError: the port is in use, or nothing listens there for five minutes.
+    """
+    host, _, port = settings.coordinator.rpartition(":")
+    where = f"config.parallel.coordinator={settings.coordinator!r}"
+    if settings.process_id == 0:
+        try:
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise ConfigError(
+                f"{where}: process 0 cannot listen on port {port} ({error.strerror}); choose "
+                "another, in all processes"
+            ) from error
+        return
+    deadline, is_first = time.monotonic() + INITIALIZATION_TIMEOUT_SECONDS, True
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            reason = error.strerror or first_line(error)
+            if time.monotonic() > deadline:
+                raise ConfigError(
+                    f"{where}: process 0 cannot be reached there ({reason}); correct the address, "
+                    "or start process 0"
+                ) from error
+        if is_first:
+            print(f"waiting for process 0 at {settings.coordinator} ({reason})")
+        is_first = False
+        time.sleep(0.5)
 
 
 def _describe(error: Exception, settings: ConfigDict) -> str:

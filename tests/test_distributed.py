@@ -5,6 +5,7 @@ The slow tests run two real processes on this machine, which exchange their sums
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -76,6 +77,25 @@ def test_jax_that_has_started_is_named(small_config, tmp_path):
     small_config.parallel.distributed = True
     with pytest.raises(ConfigError, match="JAX has already started"):
         followers.claim(small_config, tmp_path)
+
+
+def test_port_in_use_is_named():
+    with socket.create_server(("", 0)) as server:
+        config = config_lib.default()
+        config.parallel.update(
+            coordinator=f"localhost:{server.getsockname()[1]}", num_processes=2, process_id=0
+        )
+        with pytest.raises(ConfigError, match="process 0 cannot listen on port"):
+            distributed.initialize(config.parallel)
+
+
+@pytest.mark.parametrize("host", ["localhost", "host.invalid"])
+def test_process_0_that_is_not_there_is_named(host, monkeypatch):
+    monkeypatch.setattr(distributed, "INITIALIZATION_TIMEOUT_SECONDS", 0)
+    config = config_lib.default()
+    config.parallel.update(coordinator=f"{host}:{free_port()}", num_processes=2, process_id=1)
+    with pytest.raises(ConfigError, match="process 0 cannot be reached there"):
+        distributed.initialize(config.parallel)
 
 
 def test_one_process_exchanges_nothing(monkeypatch):
@@ -233,8 +253,8 @@ def two(base, start_two):
     outputs = finish(*start_two(base / "two"))
     assert "on 2 × cpu in 2 processes" in outputs[0]
     assert "test accuracy" in outputs[0]
-    lines = [line for line in outputs[1].splitlines() if "Gloo" not in line]  # C++ prints these
-    assert lines == []
+    lines = outputs[1].splitlines()
+    assert [line for line in lines if "Gloo" not in line and "waiting for" not in line] == []
     return base / "two"
 
 
@@ -327,13 +347,23 @@ def test_processes_with_different_configs_are_refused(base, start_two):
 
 
 @pytest.mark.slow
-def test_error_in_one_process_ends_both(base, start_two):
-    """The images of process 1 are not those of process 0."""
-    both = start_two(
-        base / "data", "--config.data.name=folder", flags_of_second=["--config.data.dir=nowhere"]
-    )
+def test_error_in_one_process_ends_both(base, start_two, image_folder):
+    flags = ["--config.data.name=folder", f"--config.data.dir={image_folder}"]
+    both = start_two(base / "data", *flags, flags_of_second=["--config.data.dir=nowhere"])
     outputs = finish(*both, code=2, timeout=60)
-    assert all("data.dir" in output for output in outputs)
+    assert "error: process 1 cannot go on" in outputs[0]
+    assert all("nowhere" in output for output in outputs)
+
+
+@pytest.mark.slow
+def test_processes_with_different_images_are_refused(base, start_two, image_folder):
+    other = image_folder.with_name("other")
+    shutil.copytree(image_folder, other)
+    (other / "train" / "dark" / "00.png").unlink()
+    flags = ["--config.data.name=folder", f"--config.data.dir={image_folder}"]
+    both = start_two(base / "images", *flags, flags_of_second=[f"--config.data.dir={other}"])
+    for output in finish(*both, code=2, timeout=60):
+        assert "its images differ from those of process 0" in output
 
 
 @pytest.mark.slow
