@@ -11,7 +11,7 @@ import pathlib
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli
+from jaxcifar import cli, seeds
 from jaxcifar.run import Run
 
 _PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
@@ -41,11 +41,14 @@ def main(config: ConfigDict) -> int:
             from jaxcifar import train  # lazy: --help and errors should not wait for JAX
 
             summary = train.train_run(run, _PROFILE.value)
-    print(
-        f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
-        f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)"
-    )
-    if "top5_acc" in summary:
+    if "seeds" in summary:
+        print(seeds.describe(summary))
+    else:
+        print(
+            f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
+            f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)"
+        )
+    if "worst_classes" in summary:
         worst = ", ".join(
             f"{name} {value:.1f}%" for name, value in summary["worst_classes"].items()
         )

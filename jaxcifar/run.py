@@ -137,6 +137,12 @@ class Run:
 
     def _find_progress(self) -> None:
         """Finds the checkpoint to resume from, and refuses one of another config."""
+        if self.config.num_seeds == 1 and (runs := seed_directories(self.directory)):
+            raise ConfigError(
+                f"{str(self.directory)!r} holds the runs of {len(runs)} seeds; choose another work "
+                "directory, or set num_seeds",
+                command_hint="--fresh moves it aside and starts over",
+            )
         checkpoint_files.clean_up(self.directory)
         checkpoints = self.directory / "checkpoints"
         self.last = checkpoint_files.find_newest(checkpoints / "last", set_aside=True)
@@ -164,6 +170,17 @@ class Run:
             return bool(config_lib.differences(config_lib.from_dict(self.progress.config), written))
         except (OSError, *_BAD_JSON):
             return True
+
+
+def seed_directory(parent: pathlib.Path, seed: int) -> pathlib.Path:
+    """Returns the work directory of a seed's run in that of several seeds."""
+    return parent / f"seed-{seed}"
+
+
+def seed_directories(parent: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the work directories of the seeds' runs in a directory; none in that of one run."""
+    found = [path for path in parent.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
 def _to_line(record: dict[str, float]) -> str:

@@ -11,7 +11,16 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import corruption_benchmark, data, environment, errors, metrics, parallel, scoring
+from jaxcifar import (
+    corruption_benchmark,
+    data,
+    environment,
+    errors,
+    metrics,
+    parallel,
+    scoring,
+    seeds,
+)
 from jaxcifar.checkpoint import Checkpoints
 from jaxcifar.profiling import StepProfile
 from jaxcifar.program import CallResult, Program
@@ -44,12 +53,20 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
 
 def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
-    """Trains and scores a run that is not finished; see `train_and_evaluate`. A trace of some steps
-    is written to the directory `profile`, if any (see `profiling`).
+    """Trains and scores a run that is not finished, or the runs of its seeds; see
+    `train_and_evaluate`. A trace of some steps is written to the directory `profile`, if any (see
+    `profiling`).
     """
+    train_one = functools.partial(_train_one, profile=profile, shared=seeds.Shared())
+    if run.config.num_seeds > 1:
+        return seeds.train_seeds(run, train_one)
+    return train_one(run)
+
+
+def _train_one(run: Run, *, profile: str | None, shared: seeds.Shared) -> dict[str, Any]:
     with errors.machine(), stop_signals() as stop:
         try:
-            training = _Training(run, stop, StepProfile(profile))
+            training = _Training(run, stop, StepProfile(profile), shared)
             with contextlib.closing(training.program):
                 return training.summary()
         except Stopped:
@@ -59,22 +76,29 @@ def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
 class _Training:
     """A run while it trains: the state that its methods share."""
 
-    def __init__(self, run: Run, stop: StopRequest, profile: StepProfile):
+    def __init__(self, run: Run, stop: StopRequest, profile: StepProfile, shared: seeds.Shared):
         """Loads the data; compiles nothing yet."""
         self.run, self.stop, self.config, self.profile = run, stop, run.config, profile
         self.has_started = False
         mesh = parallel.setup(run.config)
         self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
-        self.splits = data.load(run.config)
+        shared.images = shared.images or data.read(run.config)
+        self.splits = data.split(run.config, *shared.images)
         self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
         stop.check()
-        self.program = Program(run.config, mesh, self.splits)
-        self.schedule = RunSchedule(run.config, self.program.steps_per_epoch)
+        self.program = shared.program = (
+            shared.program.with_seed(run.config.seed, self.splits)
+            if shared.program
+            else Program(run.config, mesh, self.splits)
+        )
         self.progress = run.progress or Progress(
             run.config.to_dict(),
             list(self.splits.train.class_names),
             self.splits.train.fingerprint(),
+            planned_epochs=run.config.num_epochs,
         )
+        planned = self.progress.planned_epochs if run.config.schedule.extend == "hold" else None
+        self.schedule = RunSchedule(run.config, self.program.steps_per_epoch, planned)
         self.checkpoints = Checkpoints(
             run.directory / "checkpoints", run.config.checkpoint.keep, run.lock.check
         )
@@ -94,7 +118,7 @@ class _Training:
         self.run.remove_summary()  # of a finished run that has grown
         self.stop.check()
         with self.tracker, contextlib.closing(self.profile):
-            self._log_start(state, notes)
+            self.tracker.log_start(state.num_params, self.environment["device"], self.splits, notes)
             with self.checkpoints:
                 state = self._train(state)
                 evaluation = self._score()
@@ -123,32 +147,16 @@ class _Training:
                 "choose another work directory",
                 command_hint="--fresh moves it aside and starts over",
             )
-        state = self.checkpoints.restore_last(
-            self.run.last, self.program.abstract_state(), progress
+        template = self.program.abstract_state()
+        state = self.checkpoints.restore_last(self.run.last, template, progress)
+        notes.append(
+            f"all {progress.epoch} epochs are done: scoring the best"
+            if progress.is_finished(self.config)
+            else f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps"
         )
-        self.schedule.restore(progress.schedule_state)
-        if progress.is_finished(self.config):
-            notes.append(f"all {progress.epoch} epochs are done: scoring the best")
-        else:
-            notes.append(
-                f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps"
-            )
-        change = self.schedule.describe_extension(
-            progress.config["num_epochs"], progress.epoch, self._step
-        )
-        notes += [change] if change else []
+        notes += filter(None, [self.schedule.resume(progress, self._step)])
         progress.config = self.config.to_dict()
         return state
-
-    def _log_start(self, state: TrainState, notes: list[str]) -> None:
-        train, val, test = (f"{len(part):,}" for part in self.splits)
-        self.tracker.info(
-            f"{self.config.model.name}, {state.num_params:,} parameters, on "
-            f"{parallel.describe(self.program.mesh)}; images: {train} train, {val} validation, "
-            f"{test} test; work directory {self.run.directory}"
-        )
-        for note in notes:
-            self.tracker.info(note)
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -227,34 +235,19 @@ class _Training:
         Raises:
             DivergedError: a step's loss is not finite, or too many in a row were skipped.
         """
-        sums = jax.tree.map(np.asarray, call.sums)
-        grad_norms = sums.pop("grad_norm", None)
-        num_steps, limit = len(sums["loss"]), self.config.optimizer.skip_nonfinite
-        for index, loss in enumerate(sums["loss"]):
-            step_in_epoch = call.step_in_epoch - num_steps + index + 1
-            where = (
-                self.progress.epoch + 1,
-                self.progress.epoch * self.program.steps_per_epoch + step_in_epoch,
-                float(lrs[step_in_epoch - 1]),
-                None if grad_norms is None else float(grad_norms[index]),
-            )
-            if not np.isfinite(loss) and not self.program.is_batch_finite(
-                self.progress.epoch, step_in_epoch - 1
-            ):
+        progress, sums = self.progress, jax.tree.map(np.asarray, call.sums)
+        first = call.step_in_epoch - len(sums["loss"])  # the call's first step in the epoch
+        step = progress.epoch * self.program.steps_per_epoch + first
+        for index in np.flatnonzero(~np.isfinite(sums["loss"])):
+            if not self.program.is_batch_finite(progress.epoch, first + int(index)):
                 raise DivergedError(
-                    f"the augmented images are not finite in epoch {where[0]}, step {where[1]}: "
-                    f"change config.augment={self.config.augment!r}"
+                    f"the augmented images are not finite in epoch {progress.epoch + 1}, step "
+                    f"{step + index + 1}: change config.augment={self.config.augment!r}"
                 )
-            check_finite(float(loss), "the training loss is", *where)
-            if limit:
-                is_skipped = bool(sums["skipped_steps"][index])
-                self.progress.skipped_in_a_row = is_skipped * (self.progress.skipped_in_a_row + 1)
-                if self.progress.skipped_in_a_row >= limit:
-                    check_finite(
-                        np.nan, f"after {limit} skipped steps in a row, the loss is", *where
-                    )
-        self.progress.sums = metrics.add(self.progress.sums, sums)
-        self.progress.step_in_epoch = call.step_in_epoch
+        progress.check_steps(sums, step, lrs[first:], self.config.optimizer.skip_nonfinite)
+        sums.pop("grad_norm", None)
+        progress.sums = metrics.add(progress.sums, sums)
+        progress.step_in_epoch = call.step_in_epoch
 
     def _end_epoch(self, val_loss: float, val_acc: float, val_seconds: float) -> dict[str, float]:
         """Ends the epoch in the schedule and the progress; returns its record."""
