@@ -19,6 +19,7 @@ from jaxcifar import config as config_lib
 from jaxcifar.background import BackgroundWriter
 from jaxcifar.models import functional
 from jaxcifar.progress import Progress
+from jaxcifar.run import seed_directories
 from jaxcifar.spec import ConfigError, first_line
 from jaxcifar.step import TrainState
 
@@ -189,6 +190,11 @@ def load_model(
     if config_file:
         config_lib.load(config_file)
     checkpoints = pathlib.Path(workdir) / "checkpoints"
+    if runs := seed_directories(pathlib.Path(workdir)):
+        raise ConfigError(
+            f"{str(workdir)!r} holds the runs of {len(runs)} seeds: name one, such as "
+            f"{str(runs[0])!r}"
+        )
     if not checkpoints.is_dir():
         raise ConfigError(f"{str(workdir)!r} is not the work directory of a run with a checkpoint")
     while True:

@@ -28,6 +28,7 @@ _FREE_ON_RESUME = (
     "data.dir",
     "data.archive",
     "steps_per_call",
+    "schedule.extend",
     "early_stopping.",
     "checkpoint.",
     "wandb.",
@@ -152,6 +153,10 @@ def validate(config: ConfigDict) -> None:
             f"config.model.pretrained={config.model.pretrained!r} has no effect with "
             f"model.name={config.model.name!r}: leave it at '', or set model.name to "
             f"{' or '.join(map(repr, names))}"
+        )
+    if config.seed + config.num_seeds > 2**32:
+        raise ConfigError(
+            f"config.num_seeds={config.num_seeds} is too many: the last seed is 2**32 - 1"
         )
     if config.mixup.prob + config.cutmix.prob > 1:
         raise ConfigError(

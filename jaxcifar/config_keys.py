@@ -39,6 +39,9 @@ def _is_address(text: str) -> bool:
 
 _CONFIG_KEYS = {
     "seed": Parameter(Seed, 42, "random seed"),
+    "num_seeds": Parameter(
+        PositiveInt, 1, "train this many runs, with the seeds seed, seed + 1, ..."
+    ),
     "num_epochs": Parameter(PositiveInt, 5, "passes over the training images"),
     "batch_size": Parameter(
         Annotated[int, spec.between(1, 2**31 - 1)],
@@ -103,6 +106,12 @@ _CONFIG_KEYS = {
     ),
     "schedule.warmup": Parameter(
         NonNegativeInt, 0, "intervals of linear warm-up before the schedule, like LinearLR"
+    ),
+    "schedule.extend": Parameter(
+        Literal["respan", "hold"],
+        "respan",
+        "in a run extended by a larger num_epochs: span all of it, or keep to the plan for the "
+        "length before, and then hold its last value",
     ),
     "schedule.start_factor": Parameter(
         Annotated[float, spec.between(0, 1, "right")],

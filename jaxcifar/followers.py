@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
@@ -20,9 +20,13 @@ from jaxcifar.progress import Progress
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
 
-# Keys in which the processes may differ: places on their own machines, and who they are.
+if TYPE_CHECKING:
+    from jaxcifar.checkpoint import Checkpoints
+
+# Keys in which the processes may differ: places on their own machines, who they are, and what only
+# process 0 does.
 _OWN_KEYS = ("config_file", "data.dir", "data.archive", "parallel.coordinator")
-_OWN_KEYS += ("parallel.process_id",)
+_OWN_KEYS += ("parallel.process_id", "wandb.mode", "tensorboard", "eval.ood_dir")
 
 
 class FollowerRun(Run):
@@ -55,10 +59,6 @@ class FollowerRun(Run):
     def finished_summary(self) -> dict[str, Any] | None:
         """Returns the summary that process 0 has found."""
         return self._summary
-
-    def open_checkpoints(self) -> "FollowerCheckpoints":
-        """Returns checkpoints that are never written."""
-        return FollowerCheckpoints()
 
     def write_copies(self, progress: Progress) -> None:
         """Process 0 does that."""
@@ -126,6 +126,15 @@ def claim(config: ConfigDict, workdir: str | pathlib.Path, *, fresh: bool = Fals
         raise
     progress = found["progress"] and Progress.from_json(found["progress"])
     return run or FollowerRun(config, pathlib.Path(workdir), progress, found["summary"])
+
+
+def open_checkpoints(run: Run) -> "Checkpoints | FollowerCheckpoints":
+    """Returns a run's checkpoints."""
+    if not run.is_main:
+        return FollowerCheckpoints()
+    from jaxcifar.checkpoint import Checkpoints  # lazy: it imports JAX
+
+    return Checkpoints(run.directory / "checkpoints", run.config.checkpoint.keep, run.lock.check)
 
 
 def check_same_data(splits: Splits) -> None:

@@ -5,6 +5,7 @@ no files, no progress, no reports. Training loops over it, and so does the bench
 """
 
 import concurrent.futures
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator
@@ -47,10 +48,7 @@ class Program:
         self.num_classes = len(splits.train.class_names)
         self.steps_per_epoch = math.ceil(len(splits.train) / config.batch_size)
         self._replicated = parallel.replicated(mesh)
-        self._data = {
-            name: parallel.put((part.images, part.labels), self._replicated)
-            for name, part in splits._asdict().items()
-        }
+        self._put(splits)
         self.optimizer = optimizers.create(config)
         abstract_model = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
         self.graphdefs, _, _ = functional.split(abstract_model)
@@ -66,9 +64,27 @@ class Program:
             )
         )
         self._snapshot = jax.jit(step_lib.snapshot, out_shardings=self._replicated)
+        self._init_call = jax.jit(
+            self._init,
+            out_shardings=self._replicated,
+            compiler_options=parallel.compiler_options(mesh, run_once=True),
+        )
         self._executor = concurrent.futures.ThreadPoolExecutor(1)
         self._logits = logits.Logits(self.graphdefs, config, mesh.local_mesh)
         self._evaluate = validation.Evaluation(self.graphdefs, config, mesh)
+
+    def with_seed(self, seed: int, splits: Splits) -> "Program":
+        """Returns the program of the same config but for its seed, on its own split of the same
+        images. What is compiled is shared; this program's own splits are deleted.
+        """
+        other = copy.copy(self)
+        other.config = copy.deepcopy(self.config)
+        other.config.seed = seed
+        for array in jax.tree.leaves(self._data):
+            array.delete()
+        other._put(splits)
+        other._executor = concurrent.futures.ThreadPoolExecutor(1)
+        return other
 
     def init(self) -> TrainState:
         """Returns the state before the first step, with pretrained weights where the config names
@@ -78,9 +94,7 @@ class Program:
             ConfigError: `model.pretrained` cannot be loaded, or belongs to another network.
         """
         arrays = pretrained.load(self.config, self.num_classes)
-        options = parallel.compiler_options(self.mesh, run_once=True)
-        init = jax.jit(self._init, out_shardings=self._replicated, compiler_options=options)
-        return init(self._stream(Stream.INIT), arrays)
+        return self._init_call(self._stream(Stream.INIT), arrays)
 
     def abstract_state(self) -> TrainState:
         """Returns the shapes, dtypes and shardings of a state (`jax.ShapeDtypeStruct`s)."""
@@ -185,7 +199,8 @@ class Program:
         not finite have no histogram and are left out.
         """
         images, labels = self._data["train"]
-        trees = {"gradients": self._gradients(state, images, labels), "parameters": state.params}
+        gradients = self._gradients(state, images, labels, self._stream(Stream.STEP))
+        trees = {"gradients": gradients, "parameters": state.params}
         return {
             f"{kind}/{name}": np.asarray(leaf)
             for kind, tree in trees.items()
@@ -235,6 +250,12 @@ class Program:
         platform = self.mesh.devices.flat[0].platform
         return self.config.steps_per_call or choose_steps_per_call(full_steps, platform)
 
+    def _put(self, splits: Splits) -> None:
+        self._data = {
+            name: parallel.put((part.images, part.labels), self._replicated)
+            for name, part in splits._asdict().items()
+        }
+
     def _init(self, key: jax.Array, pretrained_arrays: dict[str, jax.Array]) -> TrainState:
         _, *arrays = functional.split(self._create(key))
         params, stats = (functional.insert(pretrained_arrays, tree) for tree in arrays)
@@ -259,10 +280,9 @@ class Program:
         size = self.config.batch_size
 
         @functools.partial(jax.jit, out_shardings=self._replicated)
-        def gradients(state: TrainState, images: jax.Array, labels: jax.Array):
+        def gradients(state: TrainState, images: jax.Array, labels: jax.Array, key: jax.Array):
             images = batches.normalize(images[:size], self.config)
             targets = jax.nn.one_hot(labels[:size], self.num_classes)
-            key = self._stream(Stream.STEP)
             grad_fn = jax.grad(loss_fn, has_aux=True)
             return grad_fn(state.params, state.stats, images, targets, key)[0]
 

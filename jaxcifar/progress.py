@@ -7,6 +7,7 @@ import statistics
 import time
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 
@@ -29,6 +30,7 @@ class Progress:
     train_seconds: float = 0.0  # spent training on it so far
     skipped_in_a_row: int = 0  # the latest steps that optimizer.skip_nonfinite has skipped
     schedule_state: dict[str, Any] = dataclasses.field(default_factory=dict)
+    planned_epochs: int = 0  # that the schedule spans
 
     @property
     def epoch(self) -> int:
@@ -53,6 +55,31 @@ class Progress:
     def step(self, steps_per_epoch: int) -> int:
         """Returns the number of steps done since the run began."""
         return self.epoch * steps_per_epoch + self.step_in_epoch
+
+    def check_steps(
+        self, sums: dict[str, np.ndarray], step: int, lrs: np.ndarray, skip_limit: int
+    ) -> None:
+        """Checks the metrics of the steps of a device call, in the current epoch.
+
+        Args:
+            sums: each [steps].
+            step: the number of steps done before them since the run began.
+            lrs: their learning rates.
+            skip_limit: `optimizer.skip_nonfinite`.
+
+        Raises:
+            DivergedError: a loss is not finite, or as many in a row as the limit were skipped.
+        """
+        for index, loss in enumerate(sums["loss"]):
+            grad_norm = float(sums["grad_norm"][index]) if "grad_norm" in sums else None
+            where = self.epoch + 1, step + index + 1, float(lrs[index]), grad_norm
+            check_finite(float(loss), "the training loss is", *where)
+            if skip_limit:
+                is_skipped = bool(sums["skipped_steps"][index])
+                self.skipped_in_a_row = is_skipped * (self.skipped_in_a_row + 1)
+                if self.skipped_in_a_row >= skip_limit:
+                    what = f"after {skip_limit} skipped steps in a row, the loss is"
+                    check_finite(math.nan, what, *where)
 
     def end_epoch(self, record: dict[str, float], schedule_state: dict[str, Any]) -> None:
         """Adds the record of the epoch that has ended, and begins the next."""
@@ -87,7 +114,9 @@ class Progress:
         Raises:
             ValueError, TypeError: it is not JSON, or has other keys.
         """
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        values.setdefault("planned_epochs", values["config"]["num_epochs"])  # before version 0.2
+        return cls(**values)
 
 
 class SaveSchedule:

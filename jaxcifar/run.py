@@ -7,7 +7,7 @@ The newest intact checkpoint's progress is the truth; classes.json, metrics.json
 import errno
 import json
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -17,9 +17,6 @@ from jaxcifar.lock import RunLock
 from jaxcifar.manifest import write_atomically, write_json
 from jaxcifar.progress import DivergedError, Progress
 from jaxcifar.spec import ConfigError
-
-if TYPE_CHECKING:
-    from jaxcifar.checkpoint import Checkpoints
 
 # What reading a file may raise that is not what we wrote
 _BAD_JSON = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
@@ -90,14 +87,6 @@ class Run:
         if isinstance(error, Exception) and not isinstance(error, ConfigError | DivergedError):
             error.log = errors.write_log(self.directory / "error.log", error)
 
-    def open_checkpoints(self) -> "Checkpoints":
-        """Returns the run's checkpoints."""
-        from jaxcifar.checkpoint import Checkpoints  # lazy: it imports JAX
-
-        return Checkpoints(
-            self.directory / "checkpoints", self.config.checkpoint.keep, self.lock.check
-        )
-
     def finished_summary(self) -> dict[str, Any] | None:
         """Returns the run's summary if it is finished, else None."""
         if self.progress is None or not self.progress.is_finished(self.config):
@@ -150,6 +139,12 @@ class Run:
 
     def _find_progress(self) -> None:
         """Finds the checkpoint to resume from, and refuses one of another config."""
+        if self.config.num_seeds == 1 and (runs := seed_directories(self.directory)):
+            raise ConfigError(
+                f"{str(self.directory)!r} holds the runs of {len(runs)} seeds; choose another work "
+                "directory, or set num_seeds",
+                command_hint="--fresh moves it aside and starts over",
+            )
         checkpoint_files.clean_up(self.directory)
         checkpoints = self.directory / "checkpoints"
         self.last = checkpoint_files.find_newest(checkpoints / "last", set_aside=True)
@@ -177,6 +172,17 @@ class Run:
             return bool(config_lib.differences(config_lib.from_dict(self.progress.config), written))
         except (OSError, *_BAD_JSON):
             return True
+
+
+def seed_directory(parent: pathlib.Path, seed: int) -> pathlib.Path:
+    """Returns the work directory of a seed's run in that of several seeds."""
+    return parent / f"seed-{seed}"
+
+
+def seed_directories(parent: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the work directories of the seeds' runs in a directory; none in that of one run."""
+    found = [path for path in parent.glob("seed-*") if path.name.removeprefix("seed-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("seed-")))
 
 
 def _to_line(record: dict[str, float]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcifar import optimizers, schedules
+from jaxcifar.progress import Progress
 from jaxcifar.schedules import SCHEDULES, ScheduleFn
 from jaxcifar.spec import ConfigError
 
@@ -21,13 +22,20 @@ class RunSchedule:
     epochs or steps as `schedule.interval` says.
     """
 
-    def __init__(self, config: ConfigDict, steps_per_epoch: int):
-        """Creates the schedule of a run with `steps_per_epoch` training steps in an epoch.
+    def __init__(self, config: ConfigDict, steps_per_epoch: int, planned_epochs: int | None = None):
+        """Creates the schedule of a run.
+
+        Args:
+            config: the run's.
+            steps_per_epoch: number of training steps in an epoch.
+            planned_epochs: number of epochs that it spans, after which the value at the last of
+                their intervals holds (None: all of the run).
 
         Raises:
             ConfigError: the schedule cannot span this run.
         """
         self.config, self.steps_per_epoch = config, steps_per_epoch
+        self.planned_epochs = planned_epochs or config.num_epochs
         # The state of a schedule that follows a metric; JSON-serializable.
         self.state: dict[str, Any] = {}
         self._entry = SCHEDULES[config.schedule.name]
@@ -54,6 +62,9 @@ class RunSchedule:
             ConfigError: they are too large for float32.
         """
         interval = self.interval(epoch, step)
+        if self._is_held:
+            planned = self.interval(self.planned_epochs, self.planned_epochs * self.steps_per_epoch)
+            interval = min(interval, planned - 1)
         try:
             values = {name: value(interval) for name, value in self._functions.items()}
         except OverflowError:
@@ -116,22 +127,48 @@ class RunSchedule:
             )
         return lines
 
-    def describe_extension(self, old_num_epochs: int, epoch: int, step: int) -> str:
-        """Returns how the learning rate jumps when a run of `old_num_epochs` epochs is extended
-        after `epoch` epochs and `step` steps; "" if it does not.
+    def resume(self, progress: Progress, step: int) -> str:
+        """Continues the schedule of a run that is restored after `step` steps, and returns what
+        `describe_extension` does. The progress is told what the schedule spans now.
         """
+        self.restore(progress.schedule_state)
+        old = progress.config["num_epochs"], progress.planned_epochs
+        progress.planned_epochs = self.planned_epochs
+        return self.describe_extension(old[0], progress.epoch, step, old[1])
+
+    def describe_extension(
+        self, old_num_epochs: int, epoch: int, step: int, old_planned_epochs: int | None = None
+    ) -> str:
+        """Returns what becomes of the learning rate when a run of `old_num_epochs` epochs, of which
+        its schedule spanned `old_planned_epochs` (None: all), is extended after `epoch` epochs and
+        `step` steps; "" if it goes on as it was.
+        """
+        if self._is_held:
+            last = self.lr(self.config.num_epochs, self.config.num_epochs * self.steps_per_epoch)
+            return (
+                f"the schedule spans the first {self.planned_epochs} epochs; after them the "
+                f"learning rate stays at {last:.3g}"
+            )
         old = self.config.copy_and_resolve_references()
         old.num_epochs = old_num_epochs
-        old_schedule = RunSchedule(old, self.steps_per_epoch)
+        old_schedule = RunSchedule(old, self.steps_per_epoch, old_planned_epochs)
         old_schedule.restore(self.state)
         before = old_schedule.lr(epoch, step)
         after = self.lr(epoch, step)
         if before == after:
             return ""
         return (
-            f"the schedule now spans {self.config.num_epochs} epochs instead of {old_num_epochs}: "
+            f"the schedule now spans {self.config.num_epochs} epochs instead of "
+            f"{old_schedule.planned_epochs}: "
             f"at the next step the learning rate changes from {before:.3g} to {after:.3g}"
         )
+
+    @property
+    def _is_held(self) -> bool:
+        """Whether the run is longer than what the schedule spans. One that follows a metric goes
+        on.
+        """
+        return self.planned_epochs < self.config.num_epochs and not self._entry.follows_metric
 
     def _build(self) -> None:
         """Builds the functions from intervals to values."""
@@ -185,7 +222,7 @@ class RunSchedule:
         """
         settings = self.config.schedule
         per_epoch = 1 if settings.interval == "epoch" else self.steps_per_epoch
-        num_intervals = self.config.num_epochs * per_epoch
+        num_intervals = self.planned_epochs * per_epoch
         if num_intervals <= settings.warmup:
             raise ConfigError(
                 f"config.schedule.warmup={settings.warmup} is not valid: it must be less than the "
@@ -210,11 +247,11 @@ class RunSchedule:
                 f"config.schedule.steps_per_epoch={assumed} is not valid: an epoch of this run has "
                 f"{per_epoch} steps; unset it to use those"
             )
-        return self.config.num_epochs * assumed - self.config.schedule.warmup
+        return self.planned_epochs * assumed - self.config.schedule.warmup
 
     def _unused_keys(self) -> list[str]:
         settings = self.config.schedule
-        used = {"name", "interval", "warmup"} | set(self._entry.parameters)
+        used = {"name", "interval", "warmup", "extend"} | set(self._entry.parameters)
         if settings.warmup:
             used.add("start_factor")
         if "total_steps" in self._provided():

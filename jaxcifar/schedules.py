@@ -67,7 +67,15 @@ PROVIDED_BY_RUN = {
     "state": "",  # of a schedule that follows a metric
     "metric": "",
 }
-_TAKEN = ("name", "interval", "warmup", "start_factor", "steps_per_epoch", "cycle_momentum")
+_TAKEN = (
+    "name",
+    "extend",
+    "interval",
+    "warmup",
+    "start_factor",
+    "steps_per_epoch",
+    "cycle_momentum",
+)
 SCHEDULES = Registry("schedule", reserved=PROVIDED_BY_RUN, taken=_TAKEN, entry_type=ScheduleEntry)
 schedule = SCHEDULES.register
 

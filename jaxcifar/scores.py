@@ -4,6 +4,7 @@ Logits are float32 [N, C] and labels int [N]; accuracies are in percent, losses 
 computed in float64.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -149,3 +150,16 @@ def _by_name(confusion: np.ndarray, names: Sequence[str]) -> list[dict[str, Any]
         {"class": name, "num_images": count, "accuracy": float(value) if count else None}
         for name, count, value in rows
     ]
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Returns the mean, the sample standard deviation, and half the width of the 95% confidence
+    interval of the mean by Student's t distribution; NaN for the last two of a single value.
+    """
+    from scipy import stats  # lazy: it takes half a second
+
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return mean, math.nan, math.nan
+    std = float(np.std(values, ddof=1))
+    return mean, std, float(stats.t.ppf(0.975, count - 1)) * std / math.sqrt(count)

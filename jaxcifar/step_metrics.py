@@ -5,42 +5,31 @@ import numpy as np
 
 from jaxcifar import metrics
 from jaxcifar.program import CallResult, Program
-from jaxcifar.progress import DivergedError, Progress, check_finite
+from jaxcifar.progress import DivergedError, Progress
 
 
 def add_call(progress: Progress, call: CallResult, lrs: np.ndarray, program: Program) -> None:
     """Adds a call's metrics to the progress, after checking those of each of its steps.
 
     Args:
-        progress: of the run, before the call; changed.
-        call: waited for.
+        progress: the run's before the call; it is changed.
+        call: the call, which this waits for.
         lrs: the learning rates of the epoch's steps, float32 [steps_per_epoch].
-        program: which made the call.
+        program: the program that has made the call.
 
     Raises:
         DivergedError: a step's loss is not finite, or too many in a row were skipped.
     """
-    sums = jax.tree.map(np.asarray, call.sums)
-    grad_norms = sums.pop("grad_norm", None)
-    num_steps, limit = len(sums["loss"]), program.config.optimizer.skip_nonfinite
-    for index, loss in enumerate(sums["loss"]):
-        step_in_epoch = call.step_in_epoch - num_steps + index + 1
-        where = (
-            progress.epoch + 1,
-            progress.epoch * program.steps_per_epoch + step_in_epoch,
-            float(lrs[step_in_epoch - 1]),
-            None if grad_norms is None else float(grad_norms[index]),
-        )
-        if not np.isfinite(loss) and not program.is_batch_finite(progress.epoch, step_in_epoch - 1):
+    sums, config = jax.tree.map(np.asarray, call.sums), program.config
+    first = call.step_in_epoch - len(sums["loss"])  # the call's first step in the epoch
+    step = progress.epoch * program.steps_per_epoch + first
+    for index in np.flatnonzero(~np.isfinite(sums["loss"])):
+        if not program.is_batch_finite(progress.epoch, first + int(index)):
             raise DivergedError(
-                f"the augmented images are not finite in epoch {where[0]}, step {where[1]}: "
-                f"change config.augment={program.config.augment!r}"
+                f"the augmented images are not finite in epoch {progress.epoch + 1}, step "
+                f"{step + index + 1}: change config.augment={config.augment!r}"
             )
-        check_finite(float(loss), "the training loss is", *where)
-        if limit:
-            is_skipped = bool(sums["skipped_steps"][index])
-            progress.skipped_in_a_row = is_skipped * (progress.skipped_in_a_row + 1)
-            if progress.skipped_in_a_row >= limit:
-                check_finite(np.nan, f"after {limit} skipped steps in a row, the loss is", *where)
+    progress.check_steps(sums, step, lrs[first:], config.optimizer.skip_nonfinite)
+    sums.pop("grad_norm", None)
     progress.sums = metrics.add(progress.sums, sums)
     progress.step_in_epoch = call.step_in_epoch

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxcifar import wandb_log
+from jaxcifar.data import Splits
 from jaxcifar.progress import Progress
 from jaxcifar.progress_bar import ProgressBar
 from jaxcifar.run import Run
@@ -53,6 +54,16 @@ class Tracker:
     def info(self, text: str) -> None:
         """Prints a line above the bar."""
         self._bar.print(text)
+
+    def log_start(self, num_params: int, device: str, splits: Splits, notes: list[str]) -> None:
+        """Prints what is trained, on what, and notes."""
+        train, val, test = (f"{len(part):,}" for part in splits)
+        self.info(
+            f"{self._run.config.model.name}, {num_params:,} parameters, on {device}; images: "
+            f"{train} train, {val} validation, {test} test; work directory {self._run.directory}"
+        )
+        for note in notes:
+            self.info(note)
 
     def update(self, epoch: int, step: int, loss: float, accuracy: float, speed: float) -> None:
         """Shows progress: epoch from 1, steps done, means over the epoch, images/s."""

@@ -21,6 +21,7 @@ from jaxcifar import (
     metrics,
     parallel,
     scoring,
+    seeds,
     step_metrics,
 )
 from jaxcifar.profiling import StepProfile
@@ -54,12 +55,20 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
 
 def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
-    """Trains and scores a run that is not finished; see `train_and_evaluate`. A trace of some steps
-    is written to the directory `profile`, if any (see `profiling`).
+    """Trains and scores a run that is not finished, or the runs of its seeds; see
+    `train_and_evaluate`. A trace of some steps is written to the directory `profile`, if any (see
+    `profiling`).
     """
+    train_one = functools.partial(_train_one, profile=profile, shared=seeds.Shared())
+    if run.config.num_seeds > 1:
+        return seeds.train_seeds(run, train_one)
+    return train_one(run)
+
+
+def _train_one(run: Run, *, profile: str | None, shared: seeds.Shared) -> dict[str, Any]:
     with errors.machine(), stop_signals() as stop:
         try:
-            training = _Training(run, stop, StepProfile(profile if run.is_main else None))
+            training = _Training(run, stop, StepProfile(profile if run.is_main else None), shared)
             with contextlib.closing(training.program):
                 return training.summary()
         except Stopped:
@@ -70,26 +79,33 @@ def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
 class _Training:
     """A run while it trains: the state that its methods share."""
 
-    def __init__(self, run: Run, stop: StopRequest, profile: StepProfile):
+    def __init__(self, run: Run, stop: StopRequest, profile: StepProfile, shared: seeds.Shared):
         """Loads the data; compiles nothing yet."""
         self.run, self.stop, self.config, self.profile = run, stop, run.config, profile
         self.has_started = False
         mesh = parallel.setup(run.config)
         self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
         with distributed.together():
-            self.splits = data.load(run.config)
+            shared.images = shared.images or data.read(run.config)
+            self.splits = data.split(run.config, *shared.images)
             self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
         followers.check_same_data(self.splits)
         stop.check()
         with distributed.together():
-            self.program = Program(run.config, mesh, self.splits)
-        self.schedule = RunSchedule(run.config, self.program.steps_per_epoch)
+            self.program = shared.program = (
+                shared.program.with_seed(run.config.seed, self.splits)
+                if shared.program
+                else Program(run.config, mesh, self.splits)
+            )
         self.progress = run.progress or Progress(
             run.config.to_dict(),
             list(self.splits.train.class_names),
             self.splits.train.fingerprint(),
+            planned_epochs=run.config.num_epochs,
         )
-        self.checkpoints = run.open_checkpoints()
+        planned = self.progress.planned_epochs if run.config.schedule.extend == "hold" else None
+        self.schedule = RunSchedule(run.config, self.program.steps_per_epoch, planned)
+        self.checkpoints = followers.open_checkpoints(run)
         self.save_schedule = SaveSchedule(run.config, self._step)
         self.tracker = Tracker(run, self.progress, self.program.steps_per_epoch)
 
@@ -108,7 +124,7 @@ class _Training:
         state = distributed.share(state)  # only process 0 reads and writes checkpoints
         self.stop.check()
         with self.tracker, contextlib.closing(self.profile):
-            self._log_start(state, notes)
+            self.tracker.log_start(state.num_params, self.environment["device"], self.splits, notes)
             with self.checkpoints:
                 state = self._train(state)
                 evaluation = self._score()
@@ -129,20 +145,14 @@ class _Training:
                 "choose another work directory",
                 command_hint="--fresh moves it aside and starts over",
             )
-        state = self.checkpoints.restore_last(
-            self.run.last, self.program.abstract_state(), progress
+        template = self.program.abstract_state()
+        state = self.checkpoints.restore_last(self.run.last, template, progress)
+        notes.append(
+            f"all {progress.epoch} epochs are done: scoring the best"
+            if progress.is_finished(self.config)
+            else f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps"
         )
-        self.schedule.restore(progress.schedule_state)
-        if progress.is_finished(self.config):
-            notes.append(f"all {progress.epoch} epochs are done: scoring the best")
-        else:
-            notes.append(
-                f"resuming in epoch {progress.epoch + 1} after {progress.step_in_epoch} steps"
-            )
-        change = self.schedule.describe_extension(
-            progress.config["num_epochs"], progress.epoch, self._step
-        )
-        notes += [change] if change else []
+        notes += filter(None, [self.schedule.resume(progress, self._step)])
         progress.config = self.config.to_dict()
         return state
 
@@ -158,16 +168,6 @@ class _Training:
         self.tracker.info(finish.write_for_run(self.run, self.splits.train, self.program.mesh))
         self.tracker.log_results(summary, evaluation)
         return summary
-
-    def _log_start(self, state: TrainState, notes: list[str]) -> None:
-        train, val, test = (f"{len(part):,}" for part in self.splits)
-        self.tracker.info(
-            f"{self.config.model.name}, {state.num_params:,} parameters, on "
-            f"{parallel.describe(self.program.mesh)}; images: {train} train, {val} validation, "
-            f"{test} test; work directory {self.run.directory}"
-        )
-        for note in notes:
-            self.tracker.info(note)
 
     # --- the loop ---------------------------------------------------------------------------------
 

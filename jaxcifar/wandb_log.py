@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxcifar import checkpoint_files, examples, manifest
 from jaxcifar.progress import Progress
+from jaxcifar.run import seed_directories
 from jaxcifar.spec import ConfigError, first_line
 
 
@@ -35,12 +36,14 @@ class WandbLog:
         self._workdir = workdir
         directory = workdir / "wandb"
         directory.mkdir(exist_ok=True)
+        is_of_seed = workdir in seed_directories(workdir.parent)
         arguments = {
             "project": config.wandb.project,
             "id": _run_id(directory / "run-id"),
             "dir": workdir,
             "config": config.to_dict(),
             "name": workdir.name,
+            "group": workdir.parent.name if is_of_seed else None,
             "tags": [config[group].name for group in ("model", "data", "optimizer", "schedule")],
         }
         is_requested = config.wandb.mode != "auto"

@@ -1,6 +1,7 @@
 """Shows what XLA makes of a config's training step for a GPU, on a machine that has none.
 
-python scripts/gpu_program.py [--config=configs/part3_bf16.py] [--gpus=N] [--hlo=FILE.txt]
+python scripts/gpu_program.py [--config=configs/part3_bf16.py] [--gpus=N] [--batch_size=B]
+                              [--hlo=FILE.txt]
 
 JAX can compile for a GPU that is only described. So the kernels of a step and the bytes that they
 move can be counted anywhere; only times need the GPU. docs/gpu.md says what it takes to run this
@@ -9,6 +10,7 @@ and how to read the figures, which are printed as JSON.
 
 import argparse
 import collections
+import itertools
 import json
 import os
 import pathlib
@@ -33,8 +35,9 @@ from jaxcifar import config as config_lib
 from jaxcifar import models, optimizers, parallel
 from jaxcifar import step as step_lib
 from jaxcifar.models import functional
+from jaxcifar.program import choose_steps_per_call
 
-NUM_IMAGES, NUM_CLASSES, STEPS = 40_000, 100, 52
+NUM_IMAGES, NUM_CLASSES = 40_000, 100
 
 # An NVIDIA H200, as its datasheet and CUDA's device properties have it (GpuTargetConfigProto)
 H200 = """
@@ -57,7 +60,7 @@ runtime_version { major: 13 }
 
 
 def compile_train_call(config: ConfigDict, num_gpus: int = 1) -> str:
-    """Returns the optimized HLO of a device call of STEPS steps, for described GPUs."""
+    """Returns the optimized HLO of a device call, for described GPUs."""
     found = topologies.get_topology_desc(
         platform="cuda", target_config=H200, topology=f"1x1x{num_gpus}"
     )
@@ -96,9 +99,10 @@ def compile_train_call(config: ConfigDict, num_gpus: int = 1) -> str:
         out_shardings=sharding,
     )
     inputs = (abstract(state), *map(abstract, arrays.values()), abstract(key), 0)
+    steps = choose_steps_per_call(NUM_IMAGES // config.batch_size, "gpu")
     # What the layers do for a CPU only must not be traced.
     with mock.patch.object(jax, "default_backend", lambda: "gpu"):
-        traced = train_call.trace(*inputs, steps=STEPS, batch_size=config.batch_size)
+        traced = train_call.trace(*inputs, steps=steps, batch_size=config.batch_size)
     options = parallel.GPU_COMPILER_OPTIONS
     return traced.lower(lowering_platforms=("cuda",)).compile(compiler_options=options).as_text()
 
@@ -119,7 +123,8 @@ _LINE = re.compile(
     r"([\w\-]+)\((.*)"  # opcode, operands and the rest
 )
 _NOT_KERNELS = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "async-start"}
-_NOT_KERNELS |= {"async-done", "fusion-done"}  # of one started before
+_NOT_KERNELS |= {"async-done", "fusion-done", "all-reduce-done"}  # of one started before
+_NOT_KERNELS |= {"partition-id"}
 _BITS = {"pred": 8}
 
 
@@ -147,7 +152,8 @@ def _computations(hlo: str) -> Iterator[tuple[str, list[Instruction]]]:
 
 def count(body: list[Instruction]) -> dict[str, Any]:
     """Returns the figures of a step: kernels, by kind, and the bytes that they read and write; the
-    activations that are transposed or stored in float32.
+    activations that are transposed or stored in float32; of each all-reduce of gradients its size
+    and how many convolutions may run beside it.
     """
     shapes = {instruction.name: instruction.shape for instruction in body}
     kinds, num_bytes = collections.Counter(), 0
@@ -156,7 +162,10 @@ def count(body: list[Instruction]) -> dict[str, Any]:
             continue
         target = re.search(r'custom_call_target="([^"]+)"|kind=(\w+)', instruction.text)
         kinds[target[1] or target[2] if target else instruction.opcode] += 1
-        parts = (instruction.shape, *(shapes.get(name, "") for name in instruction.operands))
+        operands = [shapes.get(name, "") for name in instruction.operands]
+        if instruction.name.startswith("wrapped_slice"):  # does not read all of its operand
+            operands = [instruction.shape]
+        parts = (instruction.shape, *operands)
         num_bytes += sum(map(_num_bytes, parts))
     activation = re.compile(r"f32\[\d+,(32|16|8|4),\1,\d\d+\]")  # of a ResNet for 32 pixels
     return {
@@ -169,7 +178,24 @@ def count(body: list[Instruction]) -> dict[str, Any]:
         "float32 activations": [
             i.name for i in body if i.opcode == "fusion" and activation.search(i.shape)
         ],
+        "gradient all-reduces": list(_gradient_all_reduces(body)),
     }
+
+
+def _gradient_all_reduces(body: list[Instruction]) -> Iterator[dict[str, float]]:
+    """Yields what `count` shows of each. Those of less than 0.1 MB are BatchNorm's statistics."""
+    for index, instruction in enumerate(body):
+        if not instruction.opcode.startswith("all-reduce"):
+            continue
+        is_async = instruction.opcode == "all-reduce-start"
+        megabytes = _num_bytes(instruction.shape) / (2e6 if is_async else 1e6)
+        if instruction.opcode == "all-reduce-done" or megabytes < 0.1:
+            continue
+        name, convolutions = instruction.name, 0
+        if is_async:
+            beside = itertools.takewhile(lambda i, name=name: name not in i.operands, body[index:])
+            convolutions = sum("__cudnn$conv" in i.text for i in beside)
+        yield {"megabytes": megabytes, "convolutions beside": convolutions}
 
 
 def _num_bytes(shape: str) -> int:
@@ -188,10 +214,12 @@ def main() -> int:
     )
     parser.add_argument("--config", default="configs/part3_bf16.py")
     parser.add_argument("--gpus", type=int, default=1, help="number of GPUs")
+    parser.add_argument("--batch_size", type=int, help="of all GPUs (default: the config's)")
     parser.add_argument("--hlo", default="", help="a file for the optimized program's text")
     args = parser.parse_args()
     config = config_lib.load(args.config)
     config.model.pretrained = ""
+    config.batch_size = args.batch_size or config.batch_size
     hlo = compile_train_call(config, args.gpus)
     if args.hlo:
         pathlib.Path(args.hlo).write_text(hlo)

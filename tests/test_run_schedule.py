@@ -158,6 +158,24 @@ def test_describe_extension_reports_the_learning_rate_change():
     assert "epochs instead of 5" in schedule.describe_extension(5, epoch=5, step=35)
 
 
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+@pytest.mark.parametrize("name", [name for name in schedules.SCHEDULES if name != "plateau"])
+def test_plan_of_an_extended_run_keeps_every_value_and_then_holds_the_last(name, interval):
+    settings = {"interval": interval, "warmup": 2, **REQUIRED.get(name, {})}
+    plan = RunSchedule(configured(name, 10, **settings), 4)
+    held = RunSchedule(configured(name, 25, **settings), 4, planned_epochs=10)
+    for epoch in range(10):
+        for key, values in plan.epoch_values(epoch).items():
+            np.testing.assert_array_equal(held.epoch_values(epoch)[key], values)
+    for epoch in range(10, 25):
+        for key, values in plan.epoch_values(9).items():
+            np.testing.assert_array_equal(held.epoch_values(epoch)[key], values[-1])
+    text = held.describe_extension(10, epoch=4, step=16, old_planned_epochs=10)
+    assert "first 10 epochs" in text and f"stays at {plan.epoch_values(9)['lr'][-1]:.3g}" in text
+    respanned = RunSchedule(configured("cosine", 30), 4).describe_extension(25, 20, 80, 10)
+    assert "spans 30 epochs instead of 10" in respanned
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -90,6 +90,22 @@ def test_stopped_and_resumed_run_is_bit_identical(
     assert resumed["test_loss"] == uninterrupted_run[1]["test_loss"]
 
 
+def test_extended_run_holds_the_last_value_of_its_plan(small_config, tmp_path):
+    small_config.schedule.name, small_config.schedule.interval = "cosine", "step"
+    small_config.num_epochs = 2
+    train.train_and_evaluate(small_config, tmp_path)
+    last = RunSchedule(small_config, 10).lr(1, 19)
+    small_config.schedule.extend = "hold"
+    for num_epochs in (3, 4):
+        small_config.num_epochs = num_epochs
+        train.train_and_evaluate(small_config, tmp_path)
+    assert [record["lr"] for record in records(tmp_path)][2:] == [last] * 2
+    small_config.schedule.extend = "respan"
+    small_config.num_epochs = 5
+    train.train_and_evaluate(small_config, tmp_path)
+    assert records(tmp_path)[-1]["lr"] == 0
+
+
 def test_unfinished_run_can_be_extended(uninterrupted_run, small_config, tmp_path):
     small_config.num_epochs = 1
     train.train_and_evaluate(small_config, tmp_path / "run")

@@ -32,17 +32,31 @@ class Splits(NamedTuple):
 
 
 def load(config: ConfigDict) -> Splits:
-    """Loads the dataset that the config names and splits a validation set off its training set.
+    """Loads the dataset that the config names and splits a validation set off its training set;
+    see `read` and `split`.
+    """
+    return split(config, *read(config))
+
+
+def read(config: ConfigDict) -> tuple[Dataset, Dataset]:
+    """Reads the dataset that the config names; returns its training and its test images.
+
+    Raises:
+        ConfigError: there is no such dataset, or it cannot be read.
+    """
+    entry = DATASETS[config.data.name]
+    return entry.function(**entry.arguments(config.data))
+
+
+def split(config: ConfigDict, train: Dataset, test: Dataset) -> Splits:
+    """Splits a validation set off the training images.
 
     The split is random, seeded by `config.seed` and not stratified by label, with sizes as in
     PyTorch's `random_split`: `int((1 - val_fraction) * N)` train, the rest validate.
 
     Raises:
-        ConfigError: there is no such dataset, it cannot be read, it is too small to be split, or
-            data.limit exceeds the number of training images.
+        ConfigError: there are too few images to be split, or data.limit exceeds their number.
     """
-    entry = DATASETS[config.data.name]
-    train, test = entry.function(**entry.arguments(config.data))
     num_train = int((1 - config.data.val_fraction) * len(train))
     if not 0 < num_train < len(train):
         raise ConfigError(

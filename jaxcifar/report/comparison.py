@@ -1,7 +1,6 @@
 """Runs compared: their curves, scores and configs. Runs that differ only by seed count as one."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ from jaxcifar.config_keys import GROUPS
 from jaxcifar.report import charts, html, page, run_files, setup_sections
 from jaxcifar.report.html import Section
 from jaxcifar.report.run_files import RunFiles
+from jaxcifar.scores import mean_and_spread
 from jaxcifar.spec import ConfigError
 
 SCORES = (  # key of RunFiles.headline(), its column, digits
@@ -88,19 +88,6 @@ def group(runs: Sequence[RunFiles]) -> list[Group]:
         )
         for number, members in enumerate(groups, 1)
     ]
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Returns the mean, the sample standard deviation, and half the width of the 95% confidence
-    interval of the mean by Student's t distribution; NaN for the last two of a single value.
-    """
-    from scipy import stats  # lazy: it takes half a second
-
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return mean, math.nan, math.nan
-    std = float(np.std(values, ddof=1))
-    return mean, std, float(stats.t.ppf(0.975, count - 1)) * std / math.sqrt(count)
 
 
 def _differ_only_by_seed(one: RunFiles, other: RunFiles) -> bool:
