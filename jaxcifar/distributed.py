@@ -253,12 +253,13 @@ def _check_coordinator(settings: ConfigDict) -> None:
 
 
 def _describe(error: Exception, settings: ConfigDict) -> str:
-    reason = first_line(error)
+    reason = " ".join(str(error).split())  # JAX's about Kubernetes have several lines
     if "should be defined" in reason or "must be defined" in reason:
         return (
             "config.parallel.distributed=True, but JAX finds no SLURM, Open MPI or Kubernetes job "
-            "here: start the processes with one of them, or set parallel.coordinator (host:port of "
-            "process 0), parallel.num_processes and parallel.process_id in each"
+            "here (the last needs the extra k8s): start the processes with one of them, or set "
+            "parallel.coordinator (host:port of process 0), parallel.num_processes and "
+            "parallel.process_id in each"
         )
     if "before any JAX calls" in reason:
         return (

@@ -159,12 +159,12 @@ def base(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def start(base):
-    """Starts the training command: fn(workdir, *flags, name="one") -> process; its output goes to
-    a file, `output`.
+    """Starts the training command: fn(workdir, *flags, name="one", **environment) -> process; its
+    output goes to a file, `output`.
     """
     processes = []
 
-    def start(workdir, *flags, name="one"):
+    def start(workdir, *flags, name="one", **environment):
         command = [sys.executable, "-m", "jaxcifar.main", f"--config={base / 'tiny.py'}"]
         path = base / f"{workdir.name}-{name}-{len(processes)}.log"
         with open(path, "w") as file:
@@ -172,7 +172,9 @@ def start(base):
                 [*command, f"--workdir={workdir}", *flags],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=os.environ | {"WANDB_MODE": "disabled", "JAXCIFAR_CACHE": str(base / "cache")},
+                env=os.environ
+                | {"WANDB_MODE": "disabled", "JAXCIFAR_CACHE": str(base / "cache")}
+                | environment,
             )
         process.output = path.read_text
         processes.append(process)
@@ -364,6 +366,19 @@ def test_processes_with_different_images_are_refused(base, start_two, image_fold
     both = start_two(base / "images", *flags, flags_of_second=[f"--config.data.dir={other}"])
     for output in finish(*both, code=2, timeout=60):
         assert "its images differ from those of process 0" in output
+
+
+@pytest.mark.slow
+def test_slurm_is_found(base, start):
+    """From the variables that srun sets."""
+    job = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    job["JAX_COORDINATOR_PORT"] = str(free_port())
+    flags = ["--config.parallel.distributed=True", "--config.num_epochs=1"]
+    both = [
+        start(base / "slurm", *flags, **job, SLURM_PROCID=rank, SLURM_LOCALID=rank)
+        for rank in ("0", "1")
+    ]
+    assert "on 2 × cpu in 2 processes" in finish(*both)[0]
 
 
 @pytest.mark.slow
