@@ -60,7 +60,7 @@ def main(config: ConfigDict, arguments: list[str]) -> int:
     opened = study.open_study(name, url, config, searched, _PRUNER.value, _TRIALS.value)
     done = study.num_finished(opened)
     if done:
-        print(f"the study {name!r} has {done} finished trials of {_TRIALS.value}")
+        print(f"the study {name!r} has {done} of {_TRIALS.value} finished trials")
     if done < _TRIALS.value:
         study.repeat_failed(opened)
     overrides = [flag for flag in sys.argv[1:] if flag.startswith("--config.")]
@@ -101,7 +101,8 @@ def main(config: ConfigDict, arguments: list[str]) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def launch() -> None:
+    """Runs the command and exits."""
     cli.launch(
         main,
         __doc__,
@@ -109,3 +110,7 @@ if __name__ == "__main__":
         takes_config=True,
         takes_arguments=True,
     )
+
+
+if __name__ == "__main__":
+    launch()
