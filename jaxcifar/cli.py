@@ -33,7 +33,7 @@ def launch(
     SIGHUP, SIGINT and SIGTERM (the last by training itself); else what the command returns.
 
     Args:
-        command: called with the config or the arguments, if it takes them, else with nothing.
+        command: called with the config and the arguments, each if it takes them.
         description: shown by --help, before the flags.
         own_flags: the command's flags.
         takes_config: whether --config is required and `--config.KEY=VALUE` overrides it.
@@ -71,9 +71,15 @@ def launch(
         logging.set_verbosity(logging.FATAL)  # Orbax logs there, also the errors that it raises
         try:
             with errors.machine():
+                arguments = argv[1:]
+                inputs = []
                 if takes_config:
-                    return command(load_config(argv[1:]))
-                return command(argv[1:]) if takes_arguments else command()
+                    overrides = [flag for flag in arguments if flag.startswith("--config.")]
+                    inputs.append(load_config(overrides))
+                    arguments = arguments[len(overrides) :]  # parse() has put them first
+                if takes_arguments:
+                    inputs.append(arguments)
+                return command(*inputs)
         except ConfigError as error:
             return distributed.exit_code(_report(error), error)
         except DivergedError as error:

@@ -104,6 +104,45 @@ def lines(
     return _draw(plot, 2.9 + 0.2 * rows, alt)
 
 
+def points(
+    groups: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    alt: str,
+    *,
+    line: Series | None = None,
+    is_log: bool = False,
+) -> str:
+    """Returns a chart of points, as an <img>.
+
+    Args:
+        groups: the points; strings for x are categories.
+        x_label: what x is.
+        y_label: what the values are, with the unit.
+        alt: the text for those who cannot see the chart.
+        line: steps to draw through the chart.
+        is_log: whether x has a logarithmic scale.
+    """
+
+    def plot(axes: Any) -> None:
+        for index, group in enumerate(groups):
+            color, marker = _color(_SERIES[index % len(_SERIES)]), _MARKERS[index % len(_MARKERS)]
+            axes.plot(
+                group.x, group.y, marker, label=group.name, color=color, markersize=5, alpha=0.7
+            )
+        if line:
+            axes.step(line.x, line.y, where="post", label=line.name, color=_color("ink"))
+        axes.set(xlabel=x_label, ylabel=y_label)
+        if is_log:
+            axes.set_xscale("log")
+        elif all(isinstance(x, int) for group in groups for x in group.x):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        if len(groups) + bool(line) > 1:
+            axes.figure.legend(loc="outside lower center", ncols=3)
+
+    return _draw(plot, 2.9 + 0.2 * (len(groups) + bool(line) > 1), alt)
+
+
 def bars(
     names: Sequence[str], values: Sequence[float], x_label: str, alt: str, dots: Sequence = ()
 ) -> str:
