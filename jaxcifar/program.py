@@ -226,9 +226,13 @@ class Program:
         prepared, _ = prepare(images[rows][None], labels[rows][None], key[None])
         return bool(np.isfinite(prepared).all())
 
+    def train_programs(self) -> list[jax.stages.Compiled]:
+        """Returns the training programs that have been compiled."""
+        return self._train_call.programs()
+
     def describe_memory(self) -> str:
         """Returns what the largest compiled training program needs of each device's memory."""
-        analyses = [program.memory_analysis() for program in self._train_call.programs()]
+        analyses = [program.memory_analysis() for program in self.train_programs()]
         analysis = max(analyses, key=lambda a: a.temp_size_in_bytes)
         data_bytes = self._data["train"][0].nbytes
         data, state, temporary = (

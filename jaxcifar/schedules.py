@@ -50,9 +50,8 @@ class ScheduleEntry(Entry):
 
     def __post_init__(self):
         if self.momentum:
-            for name, parameter in spec.parameters(
-                self.momentum, unchecked=PROVIDED_BY_RUN
-            ).items():
+            parameters = spec.parameters(self.momentum, unchecked=PROVIDED_BY_RUN)
+            for name, parameter in parameters.items():
                 if name not in PROVIDED_BY_RUN:
                     self.parameters.setdefault(name, parameter)
         for name, source in self.run_defaults.items():
@@ -67,15 +66,8 @@ PROVIDED_BY_RUN = {
     "state": "",  # of a schedule that follows a metric
     "metric": "",
 }
-_TAKEN = (
-    "name",
-    "extend",
-    "interval",
-    "warmup",
-    "start_factor",
-    "steps_per_epoch",
-    "cycle_momentum",
-)
+_TAKEN = ("name", "extend", "interval", "warmup", "start_factor")
+_TAKEN += ("steps_per_epoch", "cycle_momentum")
 SCHEDULES = Registry("schedule", reserved=PROVIDED_BY_RUN, taken=_TAKEN, entry_type=ScheduleEntry)
 schedule = SCHEDULES.register
 
