@@ -1,8 +1,10 @@
 """scripts/sweep.py: most tests with a fake training command, the slow ones with the real one."""
 
+import base64
 import importlib.util
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -432,6 +434,22 @@ def test_report_of_a_sweep_without_a_complete_trial(tmp_path):
     page = report.write(sweep, tmp_path / "report.html").read_text()
     assert "No trial is complete yet." in page
     assert "<s>" not in page
+
+
+def test_report_has_plain_numbers_on_logarithmic_axes(tmp_path):
+    trials = [
+        report.Trial(i, "complete", {"optimizer.lr": lr, "batch_size": size}, 50.0 + i, 3, 1)
+        for i, (lr, size) in enumerate([(0.001, 20), (0.01, 30), (0.1, 50)])
+    ]
+    searched = {"optimizer.lr": "log(0.001, 0.1)", "batch_size": "log(16, 64)"}
+    sweep = report.Sweep("s", trials, searched, frozenset(searched), {}, ["scripts/sweep.py"])
+    page = report.write(sweep, tmp_path / "report.html").read_text()
+    images = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    svgs = [base64.b64decode(image).decode() for image in images]
+    assert len(svgs) == 3
+    assert not any("mathdefault" in svg for svg in svgs)
+    assert ">0.01</text>" in svgs[1]
+    assert ">20</text>" in svgs[2]
 
 
 # --- with the real training command ---------------------------------------------------------------
