@@ -42,14 +42,14 @@ class RunLock:
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
                 has_kernel_lock = self._lock_in_kernel()
             holder = self._holder()
-            was_elsewhere = holder and not (has_kernel_lock and holder.get("kernel") == _kernel())
+            was_elsewhere = holder and not (has_kernel_lock and holder.get("kernel") == kernel_id())
             if was_elsewhere:
                 self._wait_for_silence(holder)
             self._owner = {
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
                 "start": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-                "kernel": _kernel(),
+                "kernel": kernel_id(),
             }
             self._write(json.dumps(self._owner) + "\n")
             if was_elsewhere:  # another process may have waited too: the last to write has it
@@ -159,7 +159,7 @@ def _describe(holder: dict) -> str:
     return f"process {pid} on {host}, since {start}"
 
 
-def _kernel() -> str:
+def kernel_id() -> str:
     """Returns what identifies the running kernel, which containers share and a reboot changes."""
     try:
         return pathlib.Path("/proc/sys/kernel/random/boot_id").read_text().strip()

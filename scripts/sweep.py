@@ -15,14 +15,19 @@ import pathlib
 import re
 import sys
 import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from jaxcifar import cli
-from jaxcifar.signals import stop_signals
-from jaxcifar.spec import ConfigError, first_line
+from jaxcifar.signals import StopRequest, stop_signals
+from jaxcifar.spec import ConfigError
 from jaxcifar.sweep import spaces
+
+if TYPE_CHECKING:
+    from jaxcifar.sweep.workers import Workers
 
 _STUDY = flags.DEFINE_string("study", None, "name of the sweep; one of this name is resumed")
 _TRIALS = flags.DEFINE_integer(
@@ -58,47 +63,57 @@ def main(config: ConfigDict, arguments: list[str]) -> int:
     directory.mkdir(parents=True, exist_ok=True)
     url = _STORAGE.value or f"sqlite:///{directory / 'study.db'}"
     opened = study.open_study(name, url, config, searched, _PRUNER.value, _TRIALS.value)
-    done = study.num_finished(opened)
-    if done:
-        print(f"the study {name!r} has {done} of {_TRIALS.value} finished trials")
-    if done < _TRIALS.value:
-        study.repeat_failed(opened)
     overrides = [flag for flag in sys.argv[1:] if flag.startswith("--config.")]
     training_flags = [f"--config={cli.CONFIG.value}", *overrides]
-    team = workers.Workers(opened, config, searched, training_flags, directory, _TRIALS.value)
-    with stop_signals() as stop:
+    with study.storage_errors():
+        done = study.num_finished(opened)
+        if done:
+            print(f"the study {name!r} has {done} of {_TRIALS.value} finished trials")
+        if done < _TRIALS.value:
+            study.repeat_failed(opened)
+        team = workers.Workers(opened, config, searched, training_flags, directory, _TRIALS.value)
+
+        def write_results() -> tuple[pathlib.Path | None, str]:
+            path = results.write_best(opened, config, directory)
+            return path, results.write_report(opened, searched, directory)
+
+        with stop_signals() as stop:
+            _supervise(team, stop, write_results)
+            path, report = write_results()
+            if team.error:
+                raise team.error
+            best = study.best(opened)
+            if best:
+                print(f"best: trial {study.origin(best)}, validation accuracy {best.value:.2f}%")
+                for key, value in best.params.items():
+                    print(f"  {key} = {value}")
+                print(f"to train it: python -m jaxcifar.main --config={path}")
+            print(report)
+            if stop:
+                print("stopped; the same command resumes the sweep")
+                raise stop.exit_exception()
+    if best is None:
+        raise ConfigError(f"no trial of {name!r} is complete; {report} says why")
+    return 0
+
+
+def _supervise(team: "Workers", stop: StopRequest, write_results: Callable[[], object]) -> None:
+    """Has the workers work until they are done or told to stop; writes the results as they come."""
+    try:
         team.start(min(_WORKERS.value, _TRIALS.value))
         while team.is_alive():
             if stop:
                 team.stop()
             if team.has_news.is_set():
                 team.has_news.clear()
-                results.write_best(opened, config, directory)
-                results.write_report(opened, searched, directory)
+                write_results()
             time.sleep(0.1)
+    except Exception:  # such as a full disk: the trials are saved
+        team.stop()
+        team.join()
+        raise
+    finally:
         team.release()
-        if team.error and not isinstance(team.error, ConfigError | OSError):
-            raise ConfigError(
-                f"the sweep's storage failed ({first_line(team.error)}); when it works again, the "
-                "same command resumes"
-            ) from team.error
-        path = results.write_best(opened, config, directory)
-        report = results.write_report(opened, searched, directory)
-        if team.error:
-            raise team.error
-        best = study.best(opened)
-        if best:
-            print(f"best: trial {study.origin(best)}, validation accuracy {best.value:.2f}%")
-            for key, value in best.params.items():
-                print(f"  {key} = {value}")
-            print(f"to train it: python -m jaxcifar.main --config={path}")
-        print(report)
-        if stop:
-            print("stopped; the same command resumes the sweep")
-            raise stop.exit_exception()
-    if best is None:
-        raise ConfigError(f"no trial of {name!r} is complete; {report} says why")
-    return 0
 
 
 def launch() -> None:

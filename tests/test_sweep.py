@@ -1,8 +1,10 @@
 """scripts/sweep.py: most tests with a fake training command, the slow ones with the real one."""
 
+import base64
 import importlib.util
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -17,12 +19,16 @@ import optuna
 from optuna.trial import TrialState
 
 from jaxcifar import config as config_lib
+from jaxcifar.lock import kernel_id
 from jaxcifar.report import sweep as report
 from jaxcifar.sweep import devices, results, spaces, training
 from jaxcifar.sweep import study as study_lib
 
-# Of tests that ask a study for trials without running them
-pytestmark = pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used")
+pytestmark = [
+    # Of tests that ask a study for trials without running them
+    pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used"),
+    pytest.mark.filterwarnings("ignore:.* is experimental"),
+]
 
 ROOT = pathlib.Path(__file__).parents[1]
 SPACE = "optimizer.lr=log(1e-3, 1)"
@@ -210,6 +216,31 @@ def test_a_config_that_does_not_train_stops_the_sweep_until_it_is_fixed(sweep, l
     assert statuses(load_study()) == ["complete"] * 4
 
 
+def test_a_storage_that_breaks_ends_the_sweep_and_it_resumes(sweep, load_study, tmp_path, control):
+    (control / "wait").touch()
+    database, away = tmp_path / "sweep" / "study.db", tmp_path / "away.db"
+
+    def break_storage():
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not list(database.parent.glob("*/metrics.jsonl")):
+            time.sleep(0.02)
+        database.rename(away)
+        (control / "wait").unlink()
+
+    thread = threading.Thread(target=break_storage)
+    thread.start()
+    code, _, err = sweep()
+    thread.join()
+    assert code == 2, err
+    assert "the sweep's storage failed (" in err
+    assert "Traceback" not in err
+    away.rename(database)
+    code, out, err = sweep()
+    assert code == 0, err
+    assert "trial 0 resumed" in out
+    assert statuses(load_study()) == ["complete"] * 4
+
+
 def test_three_failures_in_a_row_stop_the_sweep(sweep, load_study, control):
     assert sweep(trials=1)[0] == 0
     (control / "fail").touch()
@@ -301,10 +332,12 @@ def test_help_needs_no_optuna_and_exits_with_0():
 
 def test_trials_of_a_dead_process_are_queued_at_once(new_study, tmp_path):
     study, owner = new_study(), study_lib.Owner(tmp_path / "processes")
-    for trial, name in ((study.ask(), "dead"), (study.ask(), owner.name), (study.ask(), "far")):
+    dead = f"{kernel_id()}-dead"
+    for trial, name in ((study.ask(), dead), (study.ask(), owner.name), (study.ask(), "far-away")):
         trial.suggest_float("optimizer.lr", 1e-3, 1, log=True)
         trial.set_user_attr(study_lib.OWNER, name)
-    (tmp_path / "processes" / "dead").touch()  # and nobody has locked it
+    for name in (dead, "far-away"):  # which nobody has locked here
+        (tmp_path / "processes" / name).touch()
     study_lib.recover(study, owner.is_dead)
     study_lib.recover(study, owner.is_dead)
     assert statuses(study) == ["waiting", "running", "running"]
@@ -401,6 +434,22 @@ def test_report_of_a_sweep_without_a_complete_trial(tmp_path):
     page = report.write(sweep, tmp_path / "report.html").read_text()
     assert "No trial is complete yet." in page
     assert "<s>" not in page
+
+
+def test_report_has_plain_numbers_on_logarithmic_axes(tmp_path):
+    trials = [
+        report.Trial(i, "complete", {"optimizer.lr": lr, "batch_size": size}, 50.0 + i, 3, 1)
+        for i, (lr, size) in enumerate([(0.001, 20), (0.01, 30), (0.1, 50)])
+    ]
+    searched = {"optimizer.lr": "log(0.001, 0.1)", "batch_size": "log(16, 64)"}
+    sweep = report.Sweep("s", trials, searched, frozenset(searched), {}, ["scripts/sweep.py"])
+    page = report.write(sweep, tmp_path / "report.html").read_text()
+    images = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
+    svgs = [base64.b64decode(image).decode() for image in images]
+    assert len(svgs) == 3
+    assert not any("mathdefault" in svg for svg in svgs)
+    assert ">0.01</text>" in svgs[1]
+    assert ">20</text>" in svgs[2]
 
 
 # --- with the real training command ---------------------------------------------------------------

@@ -134,7 +134,12 @@ def points(
             axes.step(line.x, line.y, where="post", label=line.name, color=_color("ink"))
         axes.set(xlabel=x_label, ylabel=y_label)
         if is_log:
-            axes.set_xscale("log")
+            xs = [x for group in groups for x in group.x]
+            axes.set_xscale("log", subs=(2, 5))
+            # As plain text: mathematical markup is off
+            axes.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+            has_few_decades = max(xs) < 30 * min(xs)
+            axes.xaxis.set_minor_formatter(lambda x, _: f"{x:g}" if has_few_decades else "")
         elif all(isinstance(x, int) for group in groups for x in group.x):
             axes.xaxis.get_major_locator().set_params(integer=True)
         if len(groups) + bool(line) > 1:

@@ -161,6 +161,8 @@ def _groups(sweep: Sweep, x: Sequence[Value | None]) -> list[charts.Series]:
         for trial, value in zip(sweep.trials, x, strict=True)
         if trial.accuracy is not None and value is not None
     ]
+    if any(isinstance(value, str) for _, value, _ in shown):
+        shown.sort(key=lambda point: point[1])  # else categories come as the trials did
     return [
         charts.Series(name, [x for done, x, _ in shown if done is is_complete], ys)
         for name, is_complete in (("complete", True), ("not complete", False))

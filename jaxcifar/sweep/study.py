@@ -5,6 +5,7 @@ and resumes the work directory of the first. `origin` is the number of that firs
 the sweep's users know it.
 """
 
+import contextlib
 import copy
 import datetime
 import fcntl
@@ -13,7 +14,7 @@ import pathlib
 import secrets
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from ml_collections import ConfigDict
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from jaxcifar import config as config_lib
+from jaxcifar.lock import kernel_id
 from jaxcifar.report.run_files import flatten
 from jaxcifar.spec import ConfigError, first_line
 from jaxcifar.sweep.spaces import Space
@@ -97,6 +100,26 @@ def open_study(
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial({key: space.locate(config) for key, space in spaces.items()})
     return study
+
+
+@contextlib.contextmanager
+def storage_errors() -> Iterator[None]:
+    """Turns the errors of a storage that has stopped working into ConfigErrors."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        # Where Optuna cannot record how a trial ended, an assertion of its own hides the reason
+        reason: BaseException | None = error
+        while reason and not isinstance(reason, SQLAlchemyError | optuna.exceptions.OptunaError):
+            reason = reason.__cause__ or reason.__context__
+        if reason is None:
+            raise
+        raise ConfigError(
+            f"the sweep's storage failed ({first_line(reason.__cause__ or reason)}); when it works "
+            "again, the same command resumes"
+        ) from error
 
 
 def _identify(study: optuna.Study, config: ConfigDict, spaces: Mapping[str, Space]) -> None:
@@ -299,12 +322,14 @@ class Owner:
             OSError: it cannot be written.
         """
         directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self.name = directory, secrets.token_hex(8)
+        self._directory, self.name = directory, f"{kernel_id()}-{secrets.token_hex(8)}"
         self._fd = os.open(directory / self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         _try_lock(self._fd)
 
     def is_dead(self, name: str) -> bool:
         """Returns whether another owner has died; False if it may be on another machine."""
+        if not name.startswith(kernel_id()):  # a file system may have locks of each machine's own
+            return False
         try:
             fd = os.open(self._directory / name, os.O_RDWR)
         except OSError:

@@ -61,6 +61,7 @@ class Workers:
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
         self._num_failures = self._num_invalid = 0
+        self._has_crashed = False
         self.error: Exception | None = None  # why the workers stopped early
         self.has_news = threading.Event()  # a trial has ended
 
@@ -80,15 +81,22 @@ class Workers:
         """Returns whether any worker is still at work."""
         return any(thread.is_alive() for thread in self._threads)
 
+    def join(self) -> None:
+        """Waits until all workers have ended."""
+        for thread in self._threads:
+            thread.join()
+
     def release(self) -> None:
         """Tells other processes on this machine that these workers have ended."""
-        self._owner.release(is_done=isinstance(self.error, ConfigError | None))
+        self._owner.release(is_done=not self._has_crashed)
 
     def _work(self, variables: dict[str, str]) -> None:
         try:
-            while not self._stopping.is_set() and self._start_trial(variables) is not None:
-                pass
+            with study_lib.storage_errors():
+                while not self._stopping.is_set() and self._start_trial(variables) is not None:
+                    pass
         except Exception as error:
+            self._has_crashed = True  # its trial may be recorded as running
             self.error = self.error or error
             self._stopping.set()
 
