@@ -89,7 +89,7 @@ class Workers:
 
     def release(self) -> None:
         """Tells other processes on this machine that these workers have ended."""
-        self._owner.release(is_done=not self._has_crashed)
+        self._owner.release(is_done=not (self._has_crashed or self.is_alive()))
 
     def _work(self, variables: dict[str, str]) -> None:
         try:
