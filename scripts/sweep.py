@@ -62,10 +62,10 @@ def main(config: ConfigDict, arguments: list[str]) -> int:
     directory = pathlib.Path(cli.WORKDIR.value or f"runs/{name}")
     directory.mkdir(parents=True, exist_ok=True)
     url = _STORAGE.value or f"sqlite:///{directory / 'study.db'}"
-    opened = study.open_study(name, url, config, searched, _PRUNER.value, _TRIALS.value)
     overrides = [flag for flag in sys.argv[1:] if flag.startswith("--config.")]
     training_flags = [f"--config={cli.CONFIG.value}", *overrides]
     with study.storage_errors():
+        opened = study.open_study(name, url, config, searched, _PRUNER.value, _TRIALS.value)
         done = study.num_finished(opened)
         if done:
             print(f"the study {name!r} has {done} of {_TRIALS.value} finished trials")

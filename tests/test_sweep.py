@@ -23,6 +23,7 @@ from jaxcifar.lock import kernel_id
 from jaxcifar.report import sweep as report
 from jaxcifar.sweep import devices, results, spaces, training
 from jaxcifar.sweep import study as study_lib
+from jaxcifar.sweep.owner import Owner
 
 pytestmark = [
     # Of tests that ask a study for trials without running them
@@ -331,7 +332,7 @@ def test_help_needs_no_optuna_and_exits_with_0():
 
 
 def test_trials_of_a_dead_process_are_queued_at_once(new_study, tmp_path):
-    study, owner = new_study(), study_lib.Owner(tmp_path / "processes")
+    study, owner = new_study(), Owner(tmp_path / "processes")
     dead = f"{kernel_id()}-dead"
     for trial, name in ((study.ask(), dead), (study.ask(), owner.name), (study.ask(), "far-away")):
         trial.suggest_float("optimizer.lr", 1e-3, 1, log=True)

@@ -2,5 +2,5 @@
 
 `spaces` reads what to search, `training` runs one trial, `study` is what Optuna keeps about all of
 them, `workers` runs them side by side, and `results` writes the best config and the report. Optuna
-is optional: only `study`, `workers` and `results` import it.
+is optional: only `study`, `sampler`, `workers` and `results` import it.
 """

@@ -8,27 +8,21 @@ the sweep's users know it.
 import contextlib
 import copy
 import datetime
-import fcntl
-import os
-import pathlib
-import secrets
-import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import optuna
 from ml_collections import ConfigDict
-from optuna.samplers import BaseSampler, TPESampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from jaxcifar import config as config_lib
-from jaxcifar.lock import kernel_id
 from jaxcifar.report.run_files import flatten
 from jaxcifar.spec import ConfigError, first_line
+from jaxcifar.sweep.sampler import SeededSampler
 from jaxcifar.sweep.spaces import Space
 
 HEARTBEAT_SECONDS = 15
@@ -74,32 +68,38 @@ def open_study(
     """
     optuna.logging.set_verbosity(optuna.logging.CRITICAL)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    is_sqlite = url.startswith("sqlite")
+    sampler = SeededSampler(config.seed, max(5, min(10, num_trials // 4)))
     try:
-        storage = RDBStorage(
-            url,
-            {"connect_args": {"timeout": 60}} if is_sqlite else {"pool_pre_ping": True},
-            heartbeat_interval=HEARTBEAT_SECONDS,
-            grace_period=SILENCE_SECONDS,
-            heartbeat_stale_trial_callback=_retry(),
-        )
-        study = optuna.create_study(
-            study_name=name,
-            storage=storage,
-            direction="maximize",
-            load_if_exists=True,
-            sampler=_SeededSampler(config.seed, max(5, min(10, num_trials // 4))),
-            pruner=_pruner(pruner, config, spaces),
-        )
+        try:
+            study = _connect(name, url)
+        except SQLAlchemyError as error:
+            if "already exists" not in str(error):
+                raise
+            time.sleep(1)  # another machine is creating the tables at this moment
+            study = _connect(name, url)
     except Exception as error:  # SQLAlchemy's, a driver's or Optuna's, of a dozen kinds
         cause = error.__cause__ or error
         raise ConfigError(
             f"the sweep's storage cannot be used ({first_line(cause)}); check --storage"
         ) from error
+    study.sampler, study.pruner = sampler, _pruner(pruner, config, spaces)
     _identify(study, config, spaces)
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial({key: space.locate(config) for key, space in spaces.items()})
     return study
+
+
+def _connect(name: str, url: str) -> optuna.Study:
+    storage = RDBStorage(
+        url,
+        {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True},
+        heartbeat_interval=HEARTBEAT_SECONDS,
+        grace_period=SILENCE_SECONDS,
+        heartbeat_stale_trial_callback=_retry(),
+    )
+    return optuna.create_study(
+        study_name=name, storage=storage, direction="maximize", load_if_exists=True
+    )
 
 
 @contextlib.contextmanager
@@ -172,41 +172,6 @@ def _pruner(
     if name == "hyperband":
         return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
     return optuna.pruners.NopPruner()
-
-
-class _SeededSampler(BaseSampler):
-    """TPE whose draws depend on the seed and the trial's number, and not on which process asks: a
-    restarted sweep, or one on two machines, does not draw the same trials twice.
-    """
-
-    def __init__(self, seed: int, num_startup_trials: int):
-        self._seed, self._num_startup_trials = seed, num_startup_trials
-        self._local = threading.local()  # a worker runs one trial at a time
-
-    def _sampler(self, trial: FrozenTrial) -> TPESampler:
-        if getattr(self._local, "number", None) != trial.number:
-            self._local.number = trial.number
-            state = np.random.SeedSequence([self._seed, trial.number]).generate_state(1)
-            self._local.sampler = TPESampler(
-                seed=int(state[0]),
-                n_startup_trials=self._num_startup_trials,
-                multivariate=True,
-                constant_liar=True,  # else workers side by side would try the same values
-            )
-        return self._local.sampler
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict:
-        return self._sampler(trial).infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict
-    ) -> dict[str, Any]:
-        return self._sampler(trial).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        return self._sampler(trial).sample_independent(study, trial, param_name, param_distribution)
 
 
 # --- trials and their repetitions -----------------------------------------------------------------
@@ -308,47 +273,3 @@ def is_repeated(study: optuna.Study, trial: FrozenTrial) -> bool:
         for other in study.get_trials(deepcopy=False, states=settled)
         if other.number < trial.number
     )
-
-
-class Owner:
-    """This process in the eyes of others on the same machine: a locked file, which the kernel
-    unlocks when the process dies, so that its trials are taken over at once.
-    """
-
-    def __init__(self, directory: pathlib.Path):
-        """Creates and locks a file in the directory.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        directory.mkdir(parents=True, exist_ok=True)
-        self._directory, self.name = directory, f"{kernel_id()}-{secrets.token_hex(8)}"
-        self._fd = os.open(directory / self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        _try_lock(self._fd)
-
-    def is_dead(self, name: str) -> bool:
-        """Returns whether another owner has died; False if it may be on another machine."""
-        if not name.startswith(kernel_id()):  # a file system may have locks of each machine's own
-            return False
-        try:
-            fd = os.open(self._directory / name, os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            return _try_lock(fd)
-        finally:
-            os.close(fd)
-
-    def release(self, *, is_done: bool) -> None:
-        """Unlocks the file, and removes it if no trial of ours is left running."""
-        if is_done:
-            (self._directory / self.name).unlink(missing_ok=True)
-        os.close(self._fd)
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # it is held, or the file system has no locks
-        return False
-    return True

@@ -13,6 +13,7 @@ from jaxcifar import config as config_lib
 from jaxcifar.spec import ConfigError
 from jaxcifar.sweep import devices, spaces, training
 from jaxcifar.sweep import study as study_lib
+from jaxcifar.sweep.owner import Owner
 from jaxcifar.sweep.spaces import Space
 from jaxcifar.sweep.training import Result
 
@@ -56,7 +57,7 @@ class Workers:
         self._study, self._config, self._spaces = study, config, searched
         self._flags, self._directory, self._num_trials = list(flags), directory, num_trials
         self._report = report
-        self._owner = study_lib.Owner(directory / "processes")
+        self._owner = Owner(directory / "processes")
         self._asking = threading.Lock()  # held while it is decided whether a trial starts
         self._stopping = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -88,7 +89,7 @@ class Workers:
 
     def release(self) -> None:
         """Tells other processes on this machine that these workers have ended."""
-        self._owner.release(is_done=not self._has_crashed)
+        self._owner.release(is_done=not (self._has_crashed or self.is_alive()))
 
     def _work(self, variables: dict[str, str]) -> None:
         try:
