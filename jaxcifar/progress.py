@@ -115,7 +115,7 @@ class Progress:
             ValueError, TypeError: it is not JSON, or has other keys.
         """
         values = json.loads(text)
-        values.setdefault("planned_epochs", values["config"]["num_epochs"])  # before version 0.2
+        values.setdefault("planned_epochs", values["config"].get("num_epochs", 0))  # of old runs
         return cls(**values)
 
 
