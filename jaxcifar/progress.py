@@ -30,7 +30,10 @@ class Progress:
     train_seconds: float = 0.0  # spent training on it so far
     skipped_in_a_row: int = 0  # the latest steps that optimizer.skip_nonfinite has skipped
     schedule_state: dict[str, Any] = dataclasses.field(default_factory=dict)
-    planned_epochs: int = 0  # that the schedule spans
+    planned_epochs: int = 0  # that the schedule spans (0: those of `config`)
+
+    def __post_init__(self):
+        self.planned_epochs = self.planned_epochs or self.config.get("num_epochs", 0)
 
     @property
     def epoch(self) -> int:
@@ -114,9 +117,7 @@ class Progress:
         Raises:
             ValueError, TypeError: it is not JSON, or has other keys.
         """
-        values = json.loads(text)
-        values.setdefault("planned_epochs", values["config"].get("num_epochs", 0))  # of old runs
-        return cls(**values)
+        return cls(**json.loads(text))
 
 
 class SaveSchedule:

@@ -101,7 +101,6 @@ class _Training:
             run.config.to_dict(),
             list(self.splits.train.class_names),
             self.splits.train.fingerprint(),
-            planned_epochs=run.config.num_epochs,
         )
         planned = self.progress.planned_epochs if run.config.schedule.extend == "hold" else None
         self.schedule = RunSchedule(run.config, self.program.steps_per_epoch, planned)
