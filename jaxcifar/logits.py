@@ -30,12 +30,9 @@ class Logits:
             return logits
 
         self._batch_size = config.eval.batch_size
+        options = parallel.compiler_options(mesh)
         self._batch_logits = AheadOfTime(
-            jax.jit(
-                batch_logits,
-                static_argnames="tta",
-                compiler_options=parallel.compiler_options(mesh),
-            )
+            batch_logits, static_argnames="tta", compiler_options=options
         )
 
     def start(

@@ -53,15 +53,13 @@ class Program:
         abstract_model = nnx.eval_shape(lambda: self._create(jax.random.key(0)))
         self.graphdefs, _, _ = functional.split(abstract_model)
         self._train_call = AheadOfTime(
-            jax.jit(
-                step_lib.make_train_call(
-                    self.graphdefs, self.optimizer, config, self.num_classes, mesh
-                ),
-                static_argnames=("steps", "batch_size"),
-                donate_argnames="state",
-                compiler_options=parallel.compiler_options(mesh),
-                out_shardings=self._replicated,
-            )
+            step_lib.make_train_call(
+                self.graphdefs, self.optimizer, config, self.num_classes, mesh
+            ),
+            static_argnames=("steps", "batch_size"),
+            donate_argnames="state",
+            compiler_options=parallel.compiler_options(mesh),
+            out_shardings=self._replicated,
         )
         self._snapshot = jax.jit(step_lib.snapshot, out_shardings=self._replicated)
         self._init_call = jax.jit(

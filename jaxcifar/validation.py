@@ -24,11 +24,9 @@ class Evaluation:
         # On a GPU all batches in one call: each costs the host as long as the device
         self._is_one_call = mesh.devices.flat[0].platform != "cpu"
         self._evaluate_batches = AheadOfTime(
-            jax.jit(
-                _make_evaluate_batches(graphdefs, config, mesh),
-                static_argnames="size",
-                compiler_options=parallel.compiler_options(mesh),
-            )
+            _make_evaluate_batches(graphdefs, config, mesh),
+            static_argnames="size",
+            compiler_options=parallel.compiler_options(mesh),
         )
 
     def start(

@@ -1,5 +1,5 @@
 import concurrent.futures
-import functools
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,13 @@ def traced():
 
 @pytest.fixture
 def function(traced):
-    @functools.partial(jax.jit, static_argnames="times")
     def multiply(tree, array, *, times):
         traced.append((array.shape, times))
         if times > 9:
             raise ValueError("more than 9 times")
         return (tree["a"] + array) * times
 
-    return AheadOfTime(multiply)
+    return AheadOfTime(multiply, static_argnames="times")
 
 
 def test_what_was_compiled_in_the_background_is_used(function, traced):
@@ -44,6 +43,17 @@ def test_what_was_not_is_compiled_once_by_its_first_call(function, traced):
             value = function({"a": jnp.float32(1)}, jnp.zeros(size), times=3)
             np.testing.assert_array_equal(value, np.full(size, 3))
     assert traced == [((2,), 3), ((3,), 3)]
+
+
+def test_what_was_cancelled_is_compiled_by_the_call(function):
+    executor = concurrent.futures.ThreadPoolExecutor(1)
+    begun, release = threading.Event(), threading.Event()
+    executor.submit(lambda: (begun.set(), release.wait()))
+    begun.wait()
+    function.start(executor, {"a": 1.0}, np.zeros(3), times=2)
+    executor.shutdown(wait=False, cancel_futures=True)
+    release.set()
+    np.testing.assert_array_equal(function({"a": 1.0}, np.zeros(3), times=2), [2, 2, 2])
 
 
 def test_errors_of_the_background_are_raised_by_the_call(function):
