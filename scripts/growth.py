@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
+from benchmark import processor
 
 from jaxcifar import config as config_lib
 from jaxcifar import parallel
@@ -108,7 +108,7 @@ def main() -> int:
         print(f"| {' | '.join(cells)} |", flush=True)
         results.append(row)
     if args.output:
-        machine = {"cores": os.cpu_count(), "processor": platform.processor()}
+        machine = {"cores": os.cpu_count(), "processor": processor()}
         record = {"date": time.strftime("%Y-%m-%d"), "machine": machine, "rows": results}
         pathlib.Path(args.output).write_text(json.dumps(record, indent=1) + "\n")
     return 0
