@@ -1,9 +1,10 @@
 """The training command: flags, then one call.
 
 python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fresh]
-                        [--profile=DIR] [--config.KEY=VALUE ...]
+                        [--profile=DIR] [--smoke] [--config.KEY=VALUE ...]
 
-The work directory is by default runs/<config file's name>.
+The work directory is by default runs/<config file's name>. --smoke tries everything first, on a few
+images: training, saving, resuming, scoring and the report, in <workdir>-smoke.
 """
 
 import pathlib
@@ -16,12 +17,18 @@ from jaxcifar import cli, followers, scoring, seeds
 from jaxcifar.run import Run
 
 _PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
+_SMOKE = flags.DEFINE_bool("smoke", False, "try the run on a few images, in <workdir>-smoke")
 _FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory aside and start over")
 
 
 def main(config: ConfigDict) -> int:
     """Trains and evaluates; returns the exit code."""
     workdir = cli.WORKDIR.value or f"runs/{pathlib.Path(config.config_file).stem}"
+    if _SMOKE.value:
+        from jaxcifar import smoke  # lazy: as train below
+
+        print(smoke.smoke(config, workdir))
+        return 0
     with followers.claim(config, workdir, fresh=_FRESH.value) as run:
         if run.moved_to:
             print(f"the old run is now in {run.moved_to}")
@@ -68,7 +75,8 @@ def _print_results(run: Run, summary: dict[str, Any]) -> None:
 
 def launch() -> None:
     """Runs the command and exits."""
-    cli.launch(main, __doc__, (cli.CONFIG, cli.WORKDIR, _FRESH, _PROFILE), takes_config=True)
+    own_flags = (cli.CONFIG, cli.WORKDIR, _SMOKE, _FRESH, _PROFILE)
+    cli.launch(main, __doc__, own_flags, takes_config=True)
 
 
 if __name__ == "__main__":

@@ -54,12 +54,18 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
         return run.finished_summary() or train_run(run)
 
 
-def train_run(run: Run, profile: str | None = None) -> dict[str, Any]:
+def train_run(
+    run: Run, profile: str | None = None, shared: seeds.Shared | None = None
+) -> dict[str, Any]:
     """Trains and scores a run that is not finished, or the runs of its seeds; see
-    `train_and_evaluate`. A trace of some steps is written to the directory `profile`, if any (see
-    `profiling`).
+    `train_and_evaluate`.
+
+    Args:
+        run: the claimed run.
+        profile: a directory for a trace of some steps, if any (see `profiling`).
+        shared: images and programs of an earlier run of the same config, used again if given.
     """
-    train_one = functools.partial(_train_one, profile=profile, shared=seeds.Shared())
+    train_one = functools.partial(_train_one, profile=profile, shared=shared or seeds.Shared())
     if run.config.num_seeds > 1:
         return seeds.train_seeds(run, train_one)
     return train_one(run)
@@ -86,9 +92,11 @@ class _Training:
         mesh = parallel.setup(run.config)
         self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
         with distributed.together():
-            shared.images = shared.images or data.read(run.config)
-            self.splits = data.split(run.config, shared.images)
-            self.data_notes = data.splits.notes(self.splits, shared.images, run.config.batch_size)
+            read = shared.images or data.read(run.config)
+            self.splits = data.split(run.config, read)
+            notes = data.splits.notes(self.splits, read, run.config.batch_size)
+            self.data_notes = [] if shared.images else notes
+            shared.images = read
             self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
         followers.check_same_data(self.splits)
         stop.check()

@@ -1,0 +1,34 @@
+import json
+
+import pytest
+
+from jaxcifar import config as config_lib
+from jaxcifar import smoke
+from jaxcifar.spec import ConfigError
+
+
+def test_smoke_run_trains_resumes_and_reports(small_config, tmp_path, capsys):
+    small_config.num_epochs = 7
+    small_config.eval.ood_dir = str(tmp_path / "nowhere")  # not scored
+    workdir = tmp_path / "run"
+    assert "resumed to the same losses" in smoke.smoke(small_config, workdir)
+    output = capsys.readouterr().out
+    assert "resuming in epoch 1 after 2 steps" in output
+    assert output.count("validation images (") == 1  # the warning is about the whole data set
+    directory = tmp_path / "run-smoke"
+    assert not workdir.exists()
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["best_epoch"] == 1
+    (record,) = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    assert record["step"] == 3
+    written = json.loads((directory / "config.json").read_text())
+    assert written["batch_size"] == small_config.batch_size
+    smoke.smoke(small_config, workdir)  # replaces it
+    assert [path.name for path in tmp_path.glob("run*")] == ["run-smoke"]
+
+
+def test_several_processes_raise(tmp_path):
+    config = config_lib.default()
+    config.parallel.distributed = True
+    with pytest.raises(ConfigError, match="--smoke runs in one process"):
+        smoke.smoke(config, tmp_path / "run")
