@@ -224,7 +224,10 @@ def load_data(path: str) -> list[np.ndarray]:
         return [arrays[f"{split}_{kind}"] for split in ("train", "test") for kind in KINDS]
     from jaxcifar.data import folder
 
-    return [getattr(part, kind) for part in folder.load(path) for kind in KINDS]
+    parts = folder.load(path)
+    if parts.test is None or parts.val is not None:
+        raise ValueError("it must have the folders train and test, and no val")
+    return [getattr(part, kind) for part in (parts.train, parts.test) for kind in KINDS]
 
 
 def loaders(

@@ -91,7 +91,7 @@ def test_command_writes_what_evaluate_reads(tmp_path, image_folder):
     done = run()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --output is missing: name a directory to write\n"
-    _, test = folder.load(str(image_folder))
+    test = folder.load(str(image_folder)).test
     output.mkdir()
     identity = {"images": test.fingerprint(), "seed": 3}
     (output / "corruptions.json").write_text(json.dumps(identity))
