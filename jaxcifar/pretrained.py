@@ -1,4 +1,4 @@
-"""Pretrained weights: downloads, ported directories, and loading `model.pretrained`.
+"""Pretrained weights: loading what `model.pretrained` names, and ported directories.
 
 A ported directory holds arrays/ (Orbax: parameters by path) and port.json (the network's
 description, the source, its sha256, the tensors' shapes).
@@ -9,30 +9,31 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
-from jaxcifar import array_files, cache, errors, manifest, state_dict_files, weights
+from jaxcifar import (
+    array_files,
+    cache,
+    checkpoint,
+    errors,
+    hub,
+    manifest,
+    models,
+    state_dict_files,
+    weights,
+)
+from jaxcifar import config as config_lib
+from jaxcifar.hub import Source
 from jaxcifar.models import functional
-from jaxcifar.spec import ConfigError, first_line
+from jaxcifar.run import seed_directories
+from jaxcifar.spec import ConfigError
 
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A model.safetensors on the Hugging Face hub: its repository, commit and sha256."""
-
-    repo: str
-    revision: str
-    sha256: str
-
-    @property
-    def url(self) -> str:
-        """The repository's page."""
-        return f"https://huggingface.co/{self.repo}"
-
+Arrays = dict[str, np.ndarray]  # by path, such as layer1.0.conv1.kernel
 
 # torchvision's IMAGENET1K_V1 weights under torchvision's names
 TORCHVISION = {
@@ -54,29 +55,103 @@ TORCHVISION = {
 }
 
 
-def load(config: ConfigDict, num_classes: int) -> dict[str, np.ndarray]:
-    """Returns the pretrained arrays by path ({} if unset) and prints the tensors skipped: conv1 if
-    the stems differ, fc if the heads or classes do.
+def load(config: ConfigDict, class_names: Sequence[str]) -> Arrays:
+    """Returns the pretrained arrays by path ({} if `model.pretrained` is unset), and prints how
+    many, and which modules have none: conv1 if the stems differ, the output layer if it or the
+    classes do.
+
+    Args:
+        config: the config; with hf://, best one with the commit and sha256 (see `hub.pin`).
+        class_names: the classes of the new data, in the order of the logits.
 
     Raises:
         ConfigError: the weights cannot be loaded, or are another network's.
     """
-    model_config = config.model
-    if not model_config.pretrained:
+    pretrained = config.model.pretrained
+    if not pretrained:
         return {}
-    directory = pathlib.Path(model_config.pretrained)
-    if model_config.pretrained == "torchvision":
-        if model_config.name not in TORCHVISION:
+    directory = pathlib.Path(pretrained)
+    if pretrained == "torchvision":
+        if config.model.name not in TORCHVISION:
             raise ConfigError(
-                f"config.model.pretrained='torchvision' has no weights for {model_config.name!r}, "
+                f"config.model.pretrained='torchvision' has no weights for {config.model.name!r}, "
                 f"only for {', '.join(TORCHVISION)}"
             )
-        source = TORCHVISION[model_config.name]
-        directory = cache.directory() / "torchvision" / f"{model_config.name}-{source.sha256[:8]}"
-        if not directory.exists():
-            port(download(model_config.name), directory, source.url)
+        directory = _ported(TORCHVISION[config.model.name])
+    elif pretrained.startswith(hub.PREFIX):
+        if not config.pretrained_sha256:  # no run has claimed the config
+            config = hub.pin(config)
+        source = hub.parse(config.model.pretrained)
+        directory = _ported(dataclasses.replace(source, sha256=config.pretrained_sha256))
+    if _is_workdir(directory):
+        arrays, new = _read_run(directory, config, tuple(class_names))
+    else:
+        arrays, new = _read_port(directory, config, len(class_names))
+    loaded = {name: array for name, array in arrays.items() if not weights.belongs_to(name, new)}
+    note = f" (newly initialized: {', '.join(new)})" if new else ""
+    print(f"loaded {len(loaded)} of {len(arrays)} tensors from {config.model.pretrained}{note}")
+    return loaded
+
+
+def _is_workdir(directory: pathlib.Path) -> bool:
+    """Returns whether a directory is that of a run, or of several seeds', finished or not."""
+    names = ("checkpoints", "config.json")
+    return any((directory / name).exists() for name in names) or bool(seed_directories(directory))
+
+
+def _read_run(
+    directory: pathlib.Path, config: ConfigDict, class_names: tuple[str, ...]
+) -> tuple[Arrays, list[str]]:
+    """Returns the arrays of a run's best model, and the modules of the config's that they do not
+    fill.
+
+    Raises:
+        ConfigError: the run has none, or they differ elsewhere.
+    """
+    progress, arrays = checkpoint.read_best(directory)
+    old, entry = config_lib.from_dict(progress.config), models.MODELS[config.model.name]
+    model = nnx.eval_shape(
+        lambda: models.from_config(config, num_classes=len(class_names), rngs=nnx.Rngs(0))
+    )
+    expected = functional.shapes(model)
+    generators = set(functional.flatten(nnx.to_pure_dict(nnx.state(model, nnx.RngState))))
+    arrays = {name: array for name, array in arrays.items() if name not in generators}
+    actual = {name: array.shape for name, array in arrays.items()}
+    head, old_head = (
+        {name: shape for name, shape in shapes.items() if weights.belongs_to(name, [entry.head])}
+        for shapes in (expected, actual)
+    )
+    new = []
+    if entry.in_torchvision and old.model.stem != config.model.stem:
+        new.append("conv1")
+    if head != old_head or tuple(progress.class_names) != class_names:
+        new.append(entry.head)
+    problems = weights.mismatch(
+        *(
+            {name: shape for name, shape in shapes.items() if not weights.belongs_to(name, new)}
+            for shapes in (expected, actual)
+        )
+    )
+    if problems:
+        raise ConfigError(
+            f"config.model.pretrained={str(directory)!r} is a run of {old.model.name} whose arrays "
+            f"are not those of the config's {config.model.name}: "
+            + weights.describe(problems, weights.few, "; ")
+        )
+    return arrays, new
+
+
+def _read_port(
+    directory: pathlib.Path, config: ConfigDict, num_classes: int
+) -> tuple[Arrays, list[str]]:
+    """Returns the arrays in a ported directory, and the modules of the config's ResNet that they do
+    not fill.
+
+    Raises:
+        ConfigError: it is not a ported directory, or another network's.
+    """
     description, arrays = load_port(directory)
-    width = model_config.width or 64
+    model_config, width = config.model, config.model.width or 64
     if (description["name"], description["width"]) != (model_config.name, width):
         raise ConfigError(
             f"config.model.pretrained={model_config.pretrained!r} holds {description['name']} of "
@@ -86,58 +161,33 @@ def load(config: ConfigDict, num_classes: int) -> dict[str, np.ndarray]:
     head = {"head": model_config.head, "num_classes": num_classes}
     if model_config.head == "mlp":
         head["head_hidden"] = list(model_config.head_hidden)
-    skipped = []
+    new = []
     if description["stem"] != model_config.stem:
-        skipped.append("conv1")
+        new.append("conv1")
     if any(description.get(key) != value for key, value in head.items()):
-        skipped.append("fc")
-    loaded = {k: array for k, array in arrays.items() if not weights.belongs_to(k, skipped)}
-    note = f" (newly initialized: {', '.join(skipped)})" if skipped else ""
-    print(f"loaded {len(loaded)} of {len(arrays)} tensors from {directory}{note}")
-    return loaded
-
-
-# --- downloads ------------------------------------------------------------------------------------
-
-
-def download(name: str) -> pathlib.Path:
-    """Returns the file with torchvision's ImageNet weights of 'resnet18', 'resnet34' or
-    'resnet50', downloaded from the Hugging Face hub unless its cache has it.
-
-    Raises:
-        ConfigError: it cannot be downloaded, or is not the expected file.
-    """
-    import huggingface_hub
-    from huggingface_hub.utils import logging
-
-    source = TORCHVISION[name]
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # suppress retry messages
-    try:
-        path = huggingface_hub.hf_hub_download(
-            source.repo, "model.safetensors", revision=source.revision
-        )
-    except OSError as error:  # all of the hub's errors, and a full disk
-        reason = first_line(error)
-        if isinstance(error, FileNotFoundError | ConnectionError):
-            reason = "no connection"
-        raise ConfigError(
-            f"the weights cannot be downloaded from {source.url} ({reason}); offline: fetch "
-            "model.safetensors from there on another machine, run scripts/port_torchvision.py "
-            "--input=model.safetensors --output=DIR, and set config.model.pretrained to DIR"
-        ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-    digest = state_dict_files.sha256(path)
-    if digest != source.sha256:
-        raise ConfigError(
-            f"{path!r} is not the expected file: its sha256 is {digest}, not {source.sha256}; "
-            "delete it and start again"
-        )
-    return pathlib.Path(path)
+        new.append("fc")
+    return arrays, new
 
 
 # --- ported directories ---------------------------------------------------------------------------
+
+
+def _ported(source: Source) -> pathlib.Path:
+    """Returns the ported directory of a file on the hub, in the cache; it is made once.
+
+    Raises:
+        ConfigError: the file cannot be downloaded, or is none of our ResNets'.
+    """
+    name = f"{source.repo.replace('/', '--')}-{source.sha256[:8]}"
+    directory = cache.directory() / "pretrained" / name
+    if not directory.exists():
+        file = hub.download(source)
+        try:
+            port(file, directory, source.url)
+        except ConfigError:
+            if not directory.exists():  # else another process has made it meanwhile
+                raise
+    return directory
 
 
 def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = "") -> dict[str, Any]:
@@ -192,7 +242,7 @@ def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = ""
     return metadata
 
 
-def load_port(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def load_port(directory: str | os.PathLike) -> tuple[dict[str, Any], Arrays]:
     """Returns a ported directory's description of the network (the arguments of `models.create`
     but `rngs`) and its arrays by path.
 
@@ -203,7 +253,8 @@ def load_port(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[str, n
     condition = manifest.check(directory)
     if condition == "unfinished":
         raise ConfigError(
-            f"{str(directory)!r} is not a directory created by scripts/port_torchvision.py"
+            f"{str(directory)!r} is neither the work directory of a run nor one made by "
+            "python -m jaxcifar.port"
         )
     if condition == "damaged":
         raise ConfigError(f"the ported weights in {str(directory)!r} are damaged: port them again")

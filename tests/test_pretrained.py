@@ -7,9 +7,11 @@ import pytest
 from flax import nnx
 from resnet_weights import WIDTH, abstract, assert_same, draw, port, ported_state_dict
 
-from jaxcifar import data, parallel, pretrained, state_dict_files, weights
+from jaxcifar import data, hub, parallel, pretrained, state_dict_files, weights
 from jaxcifar.program import Program
 from jaxcifar.spec import ConfigError
+
+CLASSES = tuple(map(str, range(100)))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +86,7 @@ def test_port_of_a_damaged_file_leaves_no_directory(file, tmp_path):
 
 def test_run_starts_from_the_ported_weights(resnet_config, drawn, capsys):
     resnet_config.model.stem = "cifar"
-    names = tuple(map(str, range(100)))
-    part = data.Dataset(np.zeros((50, 32, 32, 3), np.uint8), np.zeros(50, np.int32), names)
+    part = data.Dataset(np.zeros((50, 32, 32, 3), np.uint8), np.zeros(50, np.int32), CLASSES)
     program = Program(resnet_config, parallel.setup(resnet_config), data.Splits(part, part, part))
     state = program.init()
     output = capsys.readouterr().out
@@ -108,52 +109,35 @@ def test_same_network_loads_every_tensor(resnet_config, tmp_path, capsys):
     resnet_config.model.pretrained = str(port(state_dict, tmp_path))
     resnet_config.model.stem = "cifar"
     resnet_config.model.head, resnet_config.model.head_hidden = "mlp", (32, 16)
-    assert len(pretrained.load(resnet_config, 5)) == len(state_dict)
+    assert len(pretrained.load(resnet_config, CLASSES[:5])) == len(state_dict)
     assert "newly initialized" not in capsys.readouterr().out
 
 
 def test_no_pretrained_weights_by_default(small_config):
-    assert pretrained.load(small_config, 100) == {}
+    assert pretrained.load(small_config, CLASSES) == {}
 
 
 def test_torchvision_weights_are_ported_once(resnet_config, file, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path / "cache"))
     downloads = []
-    monkeypatch.setattr(pretrained, "download", lambda name: downloads.append(name) or file)
+    monkeypatch.setattr(hub, "download", lambda source: downloads.append(source) or file)
     resnet_config.model.pretrained = "torchvision"
-    first, again = (pretrained.load(resnet_config, 100) for _ in range(2))
-    assert downloads == ["resnet18"]
+    first, again = (pretrained.load(resnet_config, CLASSES) for _ in range(2))
+    assert downloads == [pretrained.TORCHVISION["resnet18"]]
     assert_same(first, again)
 
 
 def test_weights_of_another_network_raise(resnet_config, file, tmp_path):
     resnet_config.model.name = "resnet34"
     with pytest.raises(ConfigError, match=r"holds resnet18 of width 8, .* resnet34 of width 8"):
-        pretrained.load(resnet_config, 100)
+        pretrained.load(resnet_config, CLASSES)
     resnet_config.model.pretrained = str(tmp_path)
-    with pytest.raises(ConfigError, match="not a directory created by scripts/port_torchvision"):
-        pretrained.load(resnet_config, 100)
+    with pytest.raises(ConfigError, match="nor one made by python -m jaxcifar.port"):
+        pretrained.load(resnet_config, CLASSES)
     pretrained.port(file, tmp_path / "damaged")
     (tmp_path / "damaged" / "arrays" / "manifest.ocdbt").unlink()
     with pytest.raises(ConfigError, match="are damaged: port them again"):
         pretrained.load_port(tmp_path / "damaged")
-
-
-# --- downloads ------------------------------------------------------------------------------------
-
-
-def test_download_is_verified(file, monkeypatch):
-    requests = []
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda *a, **k: requests.append((a, k)) or str(file)
-    )
-    with pytest.raises(ConfigError, match=f"its sha256 is {state_dict_files.sha256(file)}"):
-        pretrained.download("resnet18")
-    source = pretrained.TORCHVISION["resnet18"]
-    assert requests == [((source.repo, "model.safetensors"), {"revision": source.revision})]
-    source = pretrained.Source("r", "c", state_dict_files.sha256(file))
-    monkeypatch.setitem(pretrained.TORCHVISION, "resnet18", source)
-    assert pretrained.download("resnet18") == file
 
 
 def test_values_that_are_not_finite_are_not_ported(drawn, tmp_path):
