@@ -77,7 +77,8 @@ _CONFIG_KEYS = {
         "",
         "weights to start from: a run's work directory (its best model); for a resnet also a "
         "directory made by python -m jaxcifar.port, 'torchvision' (ImageNet's), or a repository "
-        "on the Hugging Face hub; the output layer is new if the classes differ",
+        "on the Hugging Face hub; the output layer is new for another number of classes, or for "
+        "other classes than the run's",
     ),
     "augment": Parameter(
         str, "", "transforms of training images, such as 'random_crop(32, padding=4) | random_flip'"

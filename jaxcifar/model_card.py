@@ -66,8 +66,8 @@ names.
 
 ## Use
 
-Start from it in jaxcifar, for other classes with a new output layer; `@` and a commit after the
-name pin it:
+Start from it in jaxcifar, for another number of classes with a new output layer; `@` and a commit
+after the name pin it:
 
 ```
 python -m jaxcifar.main --config=configs/part1.py --config.data.name=folder \\

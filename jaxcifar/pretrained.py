@@ -9,8 +9,8 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from flax import nnx
@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 
 from jaxcifar import (
     array_files,
-    cache,
     checkpoint,
     errors,
     hub,
@@ -34,6 +33,7 @@ from jaxcifar.run import seed_directories
 from jaxcifar.spec import ConfigError
 
 Arrays = dict[str, np.ndarray]  # by path, such as layer1.0.conv1.kernel
+Value = TypeVar("Value")
 
 # torchvision's IMAGENET1K_V1 weights under torchvision's names
 TORCHVISION = {
@@ -61,36 +61,42 @@ def load(config: ConfigDict, class_names: Sequence[str]) -> Arrays:
     classes do.
 
     Args:
-        config: the config; with hf://, best one with the commit and sha256 (see `hub.pin`).
+        config: the config; hf:// in one that no run has claimed is looked up again (`hub.pin`).
         class_names: the classes of the new data, in the order of the logits.
 
     Raises:
         ConfigError: the weights cannot be loaded, or are another network's.
     """
-    pretrained = config.model.pretrained
-    if not pretrained:
+    if not config.model.pretrained:
         return {}
-    directory = pathlib.Path(pretrained)
-    if pretrained == "torchvision":
-        if config.model.name not in TORCHVISION:
-            raise ConfigError(
-                f"config.model.pretrained='torchvision' has no weights for {config.model.name!r}, "
-                f"only for {', '.join(TORCHVISION)}"
-            )
-        directory = _ported(TORCHVISION[config.model.name])
-    elif pretrained.startswith(hub.PREFIX):
-        if not config.pretrained_sha256:  # no run has claimed the config
-            config = hub.pin(config)
-        source = hub.parse(config.model.pretrained)
-        directory = _ported(dataclasses.replace(source, sha256=config.pretrained_sha256))
-    if _is_workdir(directory):
+    if config.model.pretrained.startswith(hub.PREFIX) and not config.pretrained_sha256:
+        config = hub.pin(config)
+    directory = pathlib.Path(config.model.pretrained)
+    if source := _source(config):
+        metadata, arrays = _convert(hub.download(source), source.url)
+        new = _new_modules(metadata["model"], config, len(class_names))
+    elif _is_workdir(directory):
         arrays, new = _read_run(directory, config, tuple(class_names))
     else:
-        arrays, new = _read_port(directory, config, len(class_names))
-    loaded = {name: array for name, array in arrays.items() if not weights.belongs_to(name, new)}
+        description, arrays = load_port(directory)
+        new = _new_modules(description, config, len(class_names))
+    loaded = _without(arrays, new)
     note = f" (newly initialized: {', '.join(new)})" if new else ""
     print(f"loaded {len(loaded)} of {len(arrays)} tensors from {config.model.pretrained}{note}")
     return loaded
+
+
+def _source(config: ConfigDict) -> Source | None:
+    """Returns the file on the hub that `model.pretrained` names; None if it names a directory."""
+    if config.model.pretrained != "torchvision":
+        source = hub.parse(config.model.pretrained)
+        return source and dataclasses.replace(source, sha256=config.pretrained_sha256)
+    if config.model.name not in TORCHVISION:
+        raise ConfigError(
+            f"config.model.pretrained='torchvision' has no weights for {config.model.name!r}, "
+            f"only for {', '.join(TORCHVISION)}"
+        )
+    return TORCHVISION[config.model.name]
 
 
 def _is_workdir(directory: pathlib.Path) -> bool:
@@ -114,24 +120,21 @@ def _read_run(
         lambda: models.from_config(config, num_classes=len(class_names), rngs=nnx.Rngs(0))
     )
     expected = functional.shapes(model)
-    generators = set(functional.flatten(nnx.to_pure_dict(nnx.state(model, nnx.RngState))))
-    arrays = {name: array for name, array in arrays.items() if name not in generators}
     actual = {name: array.shape for name, array in arrays.items()}
-    head, old_head = (
-        {name: shape for name, shape in shapes.items() if weights.belongs_to(name, [entry.head])}
-        for shapes in (expected, actual)
-    )
+    head = [name for name in {*expected, *actual} if weights.belongs_to(name, [entry.head])]
+    if not set(head) & set(expected):
+        raise ConfigError(
+            f"the model {entry.name!r} is registered with head={entry.head!r}, and has no such "
+            "layer"
+        )
     new = []
     if entry.in_torchvision and old.model.stem != config.model.stem:
         new.append("conv1")
-    if head != old_head or tuple(progress.class_names) != class_names:
+    if tuple(progress.class_names) != class_names or any(
+        expected.get(name) != actual.get(name) for name in head
+    ):
         new.append(entry.head)
-    problems = weights.mismatch(
-        *(
-            {name: shape for name, shape in shapes.items() if not weights.belongs_to(name, new)}
-            for shapes in (expected, actual)
-        )
-    )
+    problems = weights.mismatch(_without(expected, new), _without(actual, new))
     if problems:
         raise ConfigError(
             f"config.model.pretrained={str(directory)!r} is a run of {old.model.name} whose arrays "
@@ -141,16 +144,22 @@ def _read_run(
     return arrays, new
 
 
-def _read_port(
-    directory: pathlib.Path, config: ConfigDict, num_classes: int
-) -> tuple[Arrays, list[str]]:
-    """Returns the arrays in a ported directory, and the modules of the config's ResNet that they do
-    not fill.
+def _without(values: Mapping[str, Value], modules: Sequence[str]) -> dict[str, Value]:
+    """Returns the values by path but for those in the modules."""
+    return {name: x for name, x in values.items() if not weights.belongs_to(name, modules)}
+
+
+def _new_modules(description: dict[str, Any], config: ConfigDict, num_classes: int) -> list[str]:
+    """Returns the modules of the config's ResNet that another one's weights do not fill.
+
+    Args:
+        description: the other's, as in port.json.
+        config: the config.
+        num_classes: that of the config's.
 
     Raises:
-        ConfigError: it is not a ported directory, or another network's.
+        ConfigError: it is another network.
     """
-    description, arrays = load_port(directory)
     model_config, width = config.model, config.model.width or 64
     if (description["name"], description["width"]) != (model_config.name, width):
         raise ConfigError(
@@ -166,28 +175,10 @@ def _read_port(
         new.append("conv1")
     if any(description.get(key) != value for key, value in head.items()):
         new.append("fc")
-    return arrays, new
+    return new
 
 
 # --- ported directories ---------------------------------------------------------------------------
-
-
-def _ported(source: Source) -> pathlib.Path:
-    """Returns the ported directory of a file on the hub, in the cache; it is made once.
-
-    Raises:
-        ConfigError: the file cannot be downloaded, or is none of our ResNets'.
-    """
-    name = f"{source.repo.replace('/', '--')}-{source.sha256[:8]}"
-    directory = cache.directory() / "pretrained" / name
-    if not directory.exists():
-        file = hub.download(source)
-        try:
-            port(file, directory, source.url)
-        except ConfigError:
-            if not directory.exists():  # else another process has made it meanwhile
-                raise
-    return directory
 
 
 def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = "") -> dict[str, Any]:
@@ -208,6 +199,27 @@ def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = ""
     directory = pathlib.Path(directory)
     if directory.exists():
         raise ConfigError(f"{str(directory)!r} exists already; choose another directory")
+    metadata, arrays = _convert(path, source or pathlib.Path(path).name)
+    temporary = directory.absolute().with_name(f"{directory.name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        array_files.write(temporary / "arrays", arrays)
+        (temporary / "port.json").write_text(json.dumps(metadata, indent=2) + "\n")
+        manifest.write(temporary)
+        temporary.rename(directory)
+    except OSError as error:
+        raise ConfigError(
+            f"{str(directory)!r} cannot be written: {error.strerror}; choose another directory"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return metadata
+
+
+def _convert(path: str | os.PathLike, source: str) -> tuple[dict[str, Any], Arrays]:
+    """Returns what the port of a file holds: the contents of port.json, and the arrays; see `port`
+    for the errors.
+    """
     state_dict = state_dict_files.read(path)
     description, model = weights.recognize(state_dict, path)
     broken = [n for n, value in sorted(state_dict.items()) if not np.isfinite(value).all()]
@@ -220,26 +232,11 @@ def port(path: str | os.PathLike, directory: str | os.PathLike, source: str = ""
     leaves = functional.flatten(nnx.to_pure_dict(nnx.state(model)))
     metadata = {
         "model": description,
-        "source": source or pathlib.Path(path).name,
+        "source": source,
         "sha256": state_dict_files.sha256(path),
         "shapes": {name: list(np.shape(value)) for name, value in sorted(state_dict.items())},
     }
-    temporary = directory.absolute().with_name(f"{directory.name}.{os.getpid()}.part")
-    try:
-        temporary.mkdir(parents=True)
-        array_files.write(
-            temporary / "arrays", {name: np.asarray(leaf) for name, leaf in leaves.items()}
-        )
-        (temporary / "port.json").write_text(json.dumps(metadata, indent=2) + "\n")
-        manifest.write(temporary)
-        temporary.rename(directory)
-    except OSError as error:
-        raise ConfigError(
-            f"{str(directory)!r} cannot be written: {error.strerror}; choose another directory"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return metadata
+    return metadata, {name: np.asarray(leaf) for name, leaf in leaves.items()}
 
 
 def load_port(directory: str | os.PathLike) -> tuple[dict[str, Any], Arrays]:

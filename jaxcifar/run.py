@@ -188,8 +188,8 @@ class Run:
         old = config_lib.from_dict(self.progress.config)
         if differences := config_lib.differences(old, self.config):
             raise ConfigError(
-                f"{str(self.directory)!r} holds a run with a different config; choose another work "
-                "directory:\n  " + "\n  ".join(differences),
+                f"{str(self.directory)!r} holds a run with a different config; take its values to "
+                "resume it, or choose another work directory:\n  " + "\n  ".join(differences),
                 command_hint="--fresh moves it aside and starts over",
             )
         file, sha256 = self.config.config_file, self.config.config_sha256

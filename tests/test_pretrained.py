@@ -134,14 +134,29 @@ def test_no_pretrained_weights_by_default(small_config):
     assert pretrained.load(small_config, CLASSES) == {}
 
 
-def test_torchvision_weights_are_ported_once(resnet_config, file, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path / "cache"))
-    downloads = []
-    monkeypatch.setattr(hub, "download", lambda source: downloads.append(source) or file)
+def test_torchvision_weights_are_those_of_their_file(resnet_config, ported, file, monkeypatch):
+    sources = []
+    monkeypatch.setattr(hub, "download", lambda source: sources.append(source) or file)
     resnet_config.model.pretrained = "torchvision"
-    first, again = (pretrained.load(resnet_config, CLASSES) for _ in range(2))
-    assert downloads == [pretrained.TORCHVISION["resnet18"]]
-    assert_same(first, again)
+    downloaded = pretrained.load(resnet_config, CLASSES)
+    assert sources == [pretrained.TORCHVISION["resnet18"]]
+    resnet_config.model.pretrained = str(ported)
+    assert_same(downloaded, pretrained.load(resnet_config, CLASSES))
+
+
+def test_weights_on_the_hub_are_those_of_their_file(resnet_config, ported, file, hub_server):
+    commit = hub_server.add("me/net", {"model.safetensors": file.read_bytes()})
+    expected = pretrained.load(resnet_config, CLASSES)
+    for name in ("hf://me/net", f"hf://me/net@{commit}"):  # not claimed by a run
+        resnet_config.model.pretrained = name
+        assert_same(pretrained.load(resnet_config, CLASSES), expected)
+    resnet_config.pretrained_sha256 = "00"  # as if the file had changed since the run was claimed
+    with pytest.raises(ConfigError, match="is not the expected file"):
+        pretrained.load(resnet_config, CLASSES)
+    hub_server.add("me/net", {"model.safetensors": b"weights"})
+    resnet_config.model.pretrained, resnet_config.pretrained_sha256 = "hf://me/net", ""
+    with pytest.raises(ConfigError, match=r"model\.safetensors' cannot be read"):
+        pretrained.load(resnet_config, CLASSES)
 
 
 def test_weights_of_another_network_raise(resnet_config, file, tmp_path):
@@ -303,6 +318,15 @@ def test_models_that_cannot_start_from_it_are_refused(small_config, monkeypatch)
     monkeypatch.setitem(models.MODELS._entries, "simple_cnn", dataclasses.replace(entry, head=""))
     with pytest.raises(ConfigError, match=r"needs to know the output layer .*: register the model"):
         config_lib.validate(small_config)
+
+
+def test_head_that_is_no_layer_is_named(small_config, save_run, monkeypatch):
+    directory, _ = save_run(small_config)
+    small_config.model.pretrained = str(directory)
+    entry = models.MODELS["simple_cnn"]
+    monkeypatch.setitem(models.MODELS._entries, "simple_cnn", dataclasses.replace(entry, head="fc"))
+    with pytest.raises(ConfigError, match=r"registered with head='fc', and has no such layer"):
+        pretrained.load(small_config, ("a", "b"))
 
 
 def test_ported_directory_of_a_resnet_is_refused_for_another_model(small_config, ported):
