@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.model.head_hidden = (512, 256)  # unspecified
     config.model.head_dropout = (0.5, 0.3, 0.2)
     config.augment = (  # order as listed; erasing last, with a fill of the data's mean
-        "random_crop(32, padding=4) | random_flip | randaugment(2, 7)"
+        "random_crop(padding=4) | random_flip | randaugment(2, 7)"  # RandomCrop(32, padding=4)
         " | color_jitter(0.2, 0.2, 0.2, 0.1)"  # strengths unspecified
         " | random_rotation(10) | random_erasing(0.05)"
     )

@@ -176,7 +176,8 @@ def load_model(
 
     It needs neither the run's data nor its devices, and may be called while it is running.
     Nothing in the work directory is executed. The model's `class_names` are the classes in the
-    order of the logits, its `normalization` the (mean, std) that images were normalized with.
+    order of the logits, its `normalization` the (mean, std) that images were normalized with, its
+    `image_size` their height and width in pixels.
 
     Args:
         workdir: the run's work directory.
@@ -201,6 +202,7 @@ def load_model(
     model.eval()
     model.class_names = tuple(progress.class_names)
     model.normalization = tuple(config.data.mean), tuple(config.data.std)
+    model.image_size = config.data.image_size
     return model, config
 
 

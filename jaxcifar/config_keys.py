@@ -58,7 +58,20 @@ _CONFIG_KEYS = {
         0,
         "training steps per device call (0: 1 on CPU, up to 64 elsewhere)",
     ),
-    "data.val_fraction": Parameter(OpenFraction, 0.2, "fraction of the training images held out"),
+    "data.image_size": Parameter(
+        Annotated[int, spec.between(8, 512)],
+        32,
+        "height and width of the images in pixels; folders are resized to it (CIFAR's are 32)",
+    ),
+    "data.split": Parameter(
+        Literal["auto", "random", "stratified"],
+        "auto",
+        "how a validation set is split off: at random over all images, or over each class "
+        "(auto: stratified for folders, else random)",
+    ),
+    "data.val_fraction": Parameter(
+        OpenFraction, 0.2, "fraction of the training images held out, where there is no val folder"
+    ),
     "data.mean": Parameter(
         tuple[Probability, Probability, Probability],
         CIFAR_MEAN,

@@ -1,7 +1,7 @@
 """The corruption benchmark, scored corruption by corruption: generated, or in a directory as
 released (CIFAR-10-C, CIFAR-100-C) or as a challenge's unlabeled files.
 
-<name>.npy          uint8 [5·N, 32, 32, 3]: the N test images at severity 1, then at 2, ..., 5
+<name>.npy          uint8 [5·N, H, W, 3]: the N test images at severity 1, then at 2, ..., 5
 labels.npy          integers [5·N]; with the released files only
 distortion00.npy    ... distortion18.npy: the challenge's files, likewise, without labels
 
@@ -47,7 +47,8 @@ def open_benchmark(config: ConfigDict, test: Dataset) -> Benchmark | None:
         return None
     if config.eval.ood_dir == "generate":
         return generated(test, config.seed)
-    return find(config.eval.ood_dir, len(test.class_names))
+    size = test.images.shape[1]
+    return find(config.eval.ood_dir, len(test.class_names), size)
 
 
 def generated(test: Dataset, seed: int) -> Benchmark:
@@ -65,12 +66,13 @@ def generated(test: Dataset, seed: int) -> Benchmark:
     )
 
 
-def find(directory: str, num_classes: int) -> Benchmark:
+def find(directory: str, num_classes: int, image_size: int) -> Benchmark:
     """Returns the benchmark in a directory, after checking every file's name, shape and dtype.
 
     Args:
         directory: the directory.
         num_classes: labels are less than this.
+        image_size: height and width of the images in pixels.
 
     Raises:
         ConfigError: files are missing, unexpected or of another shape or dtype.
@@ -91,9 +93,9 @@ def find(directory: str, num_classes: int) -> Benchmark:
         raise ConfigError(f"ood_dir={directory!r} {' and '.join(problems)}")
     order = DISTORTIONS if is_challenge else (*STANDARD, *EXTRA)
     files = [root / f"{name}.npy" for name in order if name in names]
-    shape = _check_images(files[0])
+    shape = _check_images(files[0], image_size)
     for path in files:
-        if (other := _check_images(path)) != shape:
+        if (other := _check_images(path, image_size)) != shape:
             raise ConfigError(
                 f"{str(path)!r} has the shape {list(other)}, but {files[0].name} has {list(shape)}"
             )
@@ -214,14 +216,15 @@ def write_submission(path: pathlib.Path, predicted: Mapping[str, np.ndarray]) ->
     return sum(map(len, predicted.values()))
 
 
-def _check_images(path: pathlib.Path) -> tuple[int, ...]:
+def _check_images(path: pathlib.Path, size: int) -> tuple[int, ...]:
     with errors.reading(f"the benchmark file {str(path)!r}", "download it again"):
         array = np.lib.format.open_memmap(path, mode="r")
     shape = array.shape
     is_whole = len(shape) == 4 and shape[0] and not shape[0] % NUM_SEVERITIES
-    if array.dtype != np.uint8 or not is_whole or shape[1:] != (32, 32, 3):
+    if array.dtype != np.uint8 or not is_whole or shape[1:] != (size, size, 3):
         raise ConfigError(
-            f"{str(path)!r} has {array.dtype} {list(shape)}: it must be uint8 [5·N, 32, 32, 3]"
+            f"{str(path)!r} has {array.dtype} {list(shape)}: it must be uint8 "
+            f"[5·N, {size}, {size}, 3]"
         )
     return shape
 

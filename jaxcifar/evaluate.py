@@ -82,7 +82,9 @@ def predict(
             )
     if not len(images):
         return np.zeros((0, len(model.class_names)), np.float32)
-    resized = np.stack([folder.fit(Image.fromarray(np.asarray(image))) for image in images])
+    resized = np.stack(
+        [folder.fit(Image.fromarray(np.asarray(image)), model.image_size) for image in images]
+    )
     return scores.softmax(_make_logits(model, tta=tta)(resized)).astype(np.float32)
 
 
@@ -105,7 +107,9 @@ def main() -> int:
         return 0
     benchmark = None
     if _OOD_DIR.value and _OOD_DIR.value != "generate":
-        benchmark = corruption_benchmark.find(_OOD_DIR.value, len(model.class_names))
+        benchmark = corruption_benchmark.find(
+            _OOD_DIR.value, len(model.class_names), config.data.image_size
+        )
         if benchmark.labels is None and not _SUBMISSION.value:
             raise ConfigError(
                 f"--ood_dir={_OOD_DIR.value!r} holds a challenge's files, without labels: set "
@@ -228,7 +232,7 @@ def _write_predictions(model: "nnx.Module", folder_path: str, output: pathlib.Pa
     _check_writable("output", output)
     paths = folder.find_images(folder_path)
     compute = _make_logits(model, tta=_TTA.value)
-    probabilities = scores.softmax(compute(folder.decode_all(paths)))
+    probabilities = scores.softmax(compute(folder.decode_all(paths, model.image_size)))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["file", "class", "probability", "top5"])

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli, followers, seeds
+from jaxcifar import cli, followers, scoring, seeds
 from jaxcifar.run import Run
 
 _PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
@@ -51,8 +51,9 @@ def _print_results(run: Run, summary: dict[str, Any]) -> None:
     if "seeds" in summary:
         print(seeds.describe(summary))
     else:
+        name = scoring.accuracy_name(summary)
         print(
-            f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
+            f"{name} {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}  "
             f"(epoch {summary['best_epoch']}, validation accuracy {summary['best_val_acc']:.2f}%)"
         )
     if "worst_classes" in summary:

@@ -44,7 +44,7 @@ def make(repo: str, config: ConfigDict, class_names: Sequence[str], run: RunFile
     Raises:
         ConfigError: evaluation.json is damaged.
     """
-    dataset = _DATASETS.get(config.data.name, config.data.name)
+    dataset, size = _DATASETS.get(config.data.name, config.data.name), config.data.image_size
     stem = {"cifar": "3×3 stem without pooling", "imagenet": "7×7 stem with max-pool"}
     head = {"linear": "one linear layer", "mlp": "an MLP head"}
     with errors.reading(f"{run.directory / 'evaluation.json'}", "score the run again"):
@@ -56,7 +56,7 @@ def make(repo: str, config: ConfigDict, class_names: Sequence[str], run: RunFile
 # {repo.partition("/")[2]}
 
 A ResNet-{config.model.name.removeprefix("resnet")} ({config.model.width or 64} channels in the \
-first stage, {stem[config.model.stem]}, {head[config.model.head]}) for 32×32 images of \
+first stage, {stem[config.model.stem]}, {head[config.model.head]}) for {size}×{size} images of \
 {len(class_names)} classes, trained on {dataset} with jaxcifar. `{hub.WEIGHTS}` has torchvision's \
 names.
 
@@ -70,8 +70,7 @@ Start from it in jaxcifar, for another number of classes with a new output layer
 after the name pin it:
 
 ```
-python -m jaxcifar.main --config=configs/part1.py --config.data.name=folder \\
-    --config.data.dir=path/to/images \\
+python -m jaxcifar.main --config=configs/photos.py --config.data.dir=path/to/images \\
     {_model_flags(config)} \\
     --config.model.pretrained={hub.PREFIX}{repo}
 ```
@@ -82,8 +81,8 @@ Load it in PyTorch:
 {pytorch_code(repo, config, len(class_names))}
 ```
 
-It maps RGB images [N, 3, 32, 32] to logits; the classes' names are in `classes.json`, in their
-order. Scale images to [0, 1], subtract the mean {tuple(config.data.mean)} and divide by
+It maps RGB images [N, 3, {size}, {size}] to logits; the classes' names are in `classes.json`, in
+their order. Scale images to [0, 1], subtract the mean {tuple(config.data.mean)} and divide by
 {tuple(config.data.std)}, by channel.
 
 ## Training
@@ -145,7 +144,7 @@ def _metadata(repo: str, config: ConfigDict, dataset: str, run: RunFiles) -> str
     """Returns the card's metadata as YAML."""
     import huggingface_hub
 
-    mirror = MIRRORS.get(config.data.name)
+    mirror, scored_on = MIRRORS.get(config.data.name), run.evaluation.get("scored_on", "test")
     results = []
 
     def add(name: str, value: float, metric: str, corrupted: str = "") -> None:
@@ -155,7 +154,7 @@ def _metadata(repo: str, config: ConfigDict, dataset: str, run: RunFiles) -> str
                 dataset_type=mirror[0] if mirror else config.data.name,
                 dataset_name=f"{dataset} under {corrupted}" if corrupted else dataset,
                 dataset_config=corrupted or None,  # else the two would count as one
-                dataset_split="test",
+                dataset_split="validation" if scored_on == "val" else scored_on,
                 metric_type=metric,
                 metric_name=name,
                 metric_value=round(value, 4),
@@ -163,9 +162,9 @@ def _metadata(repo: str, config: ConfigDict, dataset: str, run: RunFiles) -> str
         )
 
     if run.summary:
-        add("test accuracy, %", run.evaluation["accuracy"], "accuracy")
+        add(f"{scoring.accuracy_name(run.evaluation)}, %", run.evaluation["accuracy"], "accuracy")
         add("top-5 accuracy, %", run.evaluation["top5_accuracy"], "accuracy")
-        add("test loss", run.evaluation["loss"], "loss")
+        add(f"{scored_on} loss", run.evaluation["loss"], "loss")
         if corruptions := run.evaluation.get("corruptions"):
             corrupted = f"{corruptions['num_corruptions']} corruptions"
             add("mean accuracy, %", corruptions["mean"], "accuracy", corrupted)
@@ -192,9 +191,11 @@ def _scores(run: RunFiles) -> str:
 
 
 def _model_flags(config: ConfigDict) -> str:
-    changed = config_lib.changes(config)
-    names = [name for name in ("model.name", "model.width", "model.stem") if name in changed]
-    return " ".join(f"--config.{name}={changed[name]}" for name in names)
+    """Returns the flags for the network and its images."""
+    model = config.model
+    flags = [f"--config.model.name={model.name}", f"--config.model.stem={model.stem}"]
+    flags += [f"--config.model.width={model.width}"] if model.width else []
+    return " ".join([*flags, f"--config.data.image_size={config.data.image_size}"])
 
 
 def _table(values: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from jaxcifar import cache
+from jaxcifar import cache, memory
 from jaxcifar.spec import ConfigError, first_line
 
 # By default XLA also uses YNNPACK for convolutions, which makes the kernel gradients of a ResNet-18
@@ -111,18 +111,19 @@ def check_fits(mesh: Mesh, num_bytes: int) -> None:
     """Checks that every device has room for `num_bytes` of data, plus as much again for training.
 
     Raises:
-        ConfigError: a device has less free memory.
+        ConfigError: a device has less memory available.
     """
     device = mesh.devices.flat[0]
     if device.platform == "cpu":  # virtual devices share the machine's memory
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // mesh.size
+        free = memory.available_bytes() // mesh.size
     else:
         stats = device.memory_stats() or {}
         free = stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
     if 2 * num_bytes > free:
         raise ConfigError(
             f"the images take {num_bytes / 1e9:.2f} GB on each of {mesh.size} devices, training "
-            f"needs as much again, and {free / 1e9:.2f} GB is free; use fewer images"
+            f"needs as much again, and {free / 1e9:.2f} GB is available; use fewer images, or a "
+            "smaller config.data.image_size"
         )
 
 

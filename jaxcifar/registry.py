@@ -39,6 +39,12 @@ class Entry:
                 arguments[name] = value
         return arguments
 
+    def call(self, values: Mapping[str, Any], **passed) -> Any:
+        """Calls the function with its arguments, as `arguments`, and what it takes of `passed`."""
+        taken = inspect.signature(self.function).parameters
+        passed = {name: value for name, value in passed.items() if name in taken}
+        return self.function(**passed, **self.arguments(values))
+
     def validate(self, values: Mapping[str, Any], prefix: str = "") -> None:
         """Checks values by name, one by one and against each other.
 

@@ -18,6 +18,7 @@ class Stream(enum.IntEnum):
     SHUFFLE = 3  # an epoch's order; fold in the epoch
     STEP = 4  # a step's; fold in the step, then its Use
     CORRUPT = 5  # corrupted test images; fold in the corruption, the severity and the row
+    TEST_SPLIT = 6  # test images, where a dataset has only training images
 
 
 class Use(enum.IntEnum):

@@ -37,7 +37,8 @@ def evaluate(
         compute(part.images, on_batch=on_batch(f"scoring {name}"))
         for name, part in (("test", splits.test), ("val", splits.val))
     )
-    result = scores.summarize(logits, splits.test, val_logits, splits.val.labels)
+    result = {"scored_on": "val" if splits.tests_on_val else "test"}
+    result |= scores.summarize(logits, splits.test, val_logits, splits.val.labels)
     examples.save(directory / f"examples{suffix}.npz", examples.collect(logits, splits.test))
     if not benchmark:
         return result
@@ -60,6 +61,7 @@ def headline(evaluation: dict[str, Any]) -> dict[str, Any]:
         "test_loss": evaluation["loss"],
         "top5_acc": evaluation["top5_accuracy"],
         "worst_classes": worst_classes(evaluation),
+        "scored_on": evaluation.get("scored_on", "test"),
     }
     if corruptions := evaluation.get("corruptions"):
         headline |= {
@@ -68,6 +70,11 @@ def headline(evaluation: dict[str, Any]) -> dict[str, Any]:
             "ood_corruptions": corruptions["num_corruptions"],
         }
     return headline
+
+
+def accuracy_name(scores: dict[str, Any]) -> str:
+    """Returns what the accuracy in an evaluation or a summary is called."""
+    return "val accuracy" if scores.get("scored_on") == "val" else "test accuracy"
 
 
 def worst_classes(evaluation: dict[str, Any], count: int = 3) -> dict[str, float]:
@@ -81,7 +88,9 @@ def table(evaluation: dict[str, Any]) -> str:
     """Returns an evaluation's headline scores in a few lines, and those by corruption."""
     calibration = evaluation["calibration"]
     rows = {
-        "test accuracy": f"{evaluation['accuracy']:.2f}%  of {evaluation['num_images']:,} images",
+        accuracy_name(
+            evaluation
+        ): f"{evaluation['accuracy']:.2f}%  of {evaluation['num_images']:,} images",
         "top-5 accuracy": f"{evaluation['top5_accuracy']:.2f}%",
         "loss": f"{evaluation['loss']:.4f}  "
         f"({calibration['loss_with_temperature']:.4f} at temperature "

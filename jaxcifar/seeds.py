@@ -15,12 +15,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcifar import config as config_lib
-from jaxcifar import followers, scores
+from jaxcifar import followers, scores, scoring
 from jaxcifar.manifest import write_atomically, write_json
 from jaxcifar.run import Run, seed_directory
 
 if typing.TYPE_CHECKING:
-    from jaxcifar.data.labeled_images import Dataset
+    from jaxcifar.data import Parts
     from jaxcifar.program import Program
 
 # The keys of a run's summary of which that of several has the mean and the spread
@@ -31,7 +31,7 @@ SCORES = ("best_val_acc", "test_acc", "test_loss", "top5_acc", "ood_acc", "ood_a
 class Shared:
     """What the runs of several seeds have in common, once the first has made it."""
 
-    images: tuple[Dataset, Dataset] | None = None  # to train on, and to test on
+    images: Parts | None = None
     program: Program | None = None
 
 
@@ -100,8 +100,9 @@ def summarize(summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
 
 def describe(summary: dict[str, Any]) -> str:
     """Returns the headline of such a summary as a line."""
+    name = scoring.accuracy_name(summary)
     return (
-        f"test accuracy {summary['test_acc']:.2f}% ± {summary['test_acc_std']:.2f} (mean and "
+        f"{name} {summary['test_acc']:.2f}% ± {summary['test_acc_std']:.2f} (mean and "
         f"standard deviation over {len(summary['seeds'])} seeds; 95% interval of the mean ± "
         f"{summary['test_acc_ci95']:.2f})  validation accuracy {summary['best_val_acc']:.2f}% ± "
         f"{summary['best_val_acc_std']:.2f}"

@@ -87,7 +87,8 @@ class _Training:
         self.environment = {**environment.describe(), "device": parallel.describe(mesh)}
         with distributed.together():
             shared.images = shared.images or data.read(run.config)
-            self.splits = data.split(run.config, *shared.images)
+            self.splits = data.split(run.config, shared.images)
+            self.data_notes = data.splits.notes(self.splits, shared.images, run.config.batch_size)
             self.benchmark = corruption_benchmark.open_benchmark(run.config, self.splits.test)
         followers.check_same_data(self.splits)
         stop.check()
@@ -110,7 +111,7 @@ class _Training:
 
     def summary(self) -> dict[str, Any]:
         """Trains to the end, scores the best epoch, and returns the summary."""
-        notes = self.schedule.warnings()
+        notes = self.data_notes + self.schedule.warnings()
         if not self.progress.is_finished(self.config):
             self.program.compile_ahead(self.schedule.epoch_values(0), first_only=True)
         with distributed.together():

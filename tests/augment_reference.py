@@ -19,6 +19,7 @@ GEOMETRIC = (
     "translate_x",
     "translate_y",
     "erase",
+    "resized_crop",
 )
 # The largest difference from torchvision on uint8 images, in 255ths: torchvision truncates every
 # result to an integer (1), and before that rounds what it blends with or computes from.

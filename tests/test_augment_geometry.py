@@ -16,8 +16,8 @@ SAME = 0.995
 def test_operation_matches_torchvision(name):
     for (which, arguments, theirs), ours in zip(cases(name), run(name), strict=True):
         assert ours.shape == theirs.shape
-        if "bilinear" in arguments:
-            # torchvision truncates to integers
+        if "bilinear" in arguments or name == "resized_crop":
+            # torchvision truncates to integers, or rounds
             assert np.abs(ours - theirs).max() <= 1, (which, arguments)
         else:
             assert same_pixels(ours, theirs) >= SAME, (which, arguments)

@@ -35,7 +35,7 @@ def challenge(tmp_path):
 
 
 def find(directory):
-    return corruption_benchmark.find(str(directory), num_classes=N)
+    return corruption_benchmark.find(str(directory), num_classes=N, image_size=32)
 
 
 def test_finds_the_released_and_the_challenge_files(released, challenge):

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxcifar import data
+from jaxcifar.data import Dataset
 from jaxcifar.spec import ConfigError
 
 
@@ -57,3 +59,43 @@ def test_unknown_dataset_raises(small_config):
     small_config.data.name = "cifar1000"
     with pytest.raises(ConfigError, match="no dataset 'cifar1000'; did you mean cifar100"):
         data.load(small_config)
+
+
+def test_images_of_another_size_raise(small_config):
+    with pytest.MonkeyPatch.context() as patch:
+        cifar = data.DATASETS["synthetic100"]
+        small = Dataset(np.zeros((10, 28, 28, 3), np.uint8), np.zeros(10, np.int32), ("a",))
+        patch.setitem(
+            data.DATASETS._entries,
+            "synthetic100",
+            dataclasses.replace(cifar, function=lambda **_: (small, small)),
+        )
+        with pytest.raises(ConfigError, match=r"size=32, but .* have 28×28 pixels: set it to 28"):
+            data.read(small_config)
+
+
+def test_synthetic_images_of_other_sizes(small_config):
+    small_config.data.image_size = 64
+    small_config.data.synthetic_size = 10
+    assert data.read(small_config).train.images.shape == (10, 64, 64, 3)
+
+
+def test_stratified_split_has_every_class_in_both(small_config):
+    small_config.data.synthetic_size = 1100
+    small_config.data.split = "stratified"
+    splits = data.load(small_config)
+    np.testing.assert_array_equal(np.bincount(splits.val.labels), np.full(100, 2))
+    np.testing.assert_array_equal(np.bincount(splits.train.labels), np.full(100, 9))
+    whole = {image.tobytes() for part in splits[:2] for image in part.images}
+    assert len(whole) == 1100
+    small_config.data.split = "auto"  # random, for a named data set
+    assert np.ptp(np.bincount(data.load(small_config).val.labels, minlength=100)) > 1
+
+
+def test_single_images_of_a_class_are_trained_on():
+    images = np.zeros((7, 8, 8, 3), np.uint8)
+    dataset = Dataset(images, np.array([0, 0, 0, 1, 2, 2, 2], np.int32), ("a", "b", "c"))
+    parts = data.Parts(dataset, dataset)
+    split = data.splits.split(parts, val_fraction=0.9, stratified=True, seed=0)
+    np.testing.assert_array_equal(np.bincount(split.train.labels), [1, 1, 1])
+    np.testing.assert_array_equal(np.bincount(split.val.labels), [2, 0, 2])

@@ -35,6 +35,7 @@ def run(tmp_path):
     evaluation["corruptions"] = corruption_benchmark.scores(
         predicted, np.tile(labels, 5), evaluation["accuracy"]
     )
+    evaluation["scored_on"] = "test"
     summary = {"best_epoch": 3, "best_val_acc": 45.678, **scoring.headline(evaluation)}
     summary |= {"versions": {"jax": "0.10.2"}, "device": "CPU"}
     return RunFiles(tmp_path, "run", {}, [], list(NAMES), summary, evaluation, None, b"", False, [])
@@ -64,13 +65,20 @@ def test_metadata_has_the_scores(config, run):
     assert {r.dataset_type for r in metadata.eval_results} == {"uoft-cs/cifar10"}
 
 
+def test_scores_on_validation_images_say_so(config, run):
+    run.evaluation["scored_on"] = "val"
+    metadata = card(config, run).data
+    assert {result.dataset_split for result in metadata.eval_results} == {"validation"}
+    assert metadata.eval_results[0].metric_name == "val accuracy, %"
+
+
 def test_text_says_what_it_is_and_how_to_load_it(config, run):
     text = card(config, run).text
     assert "A ResNet-18 (8 channels in the first stage, 3×3 stem without pooling" in text
     assert "32×32 images of 3 classes, trained on synthetic images" in text
     assert "Of epoch 3, which had the best validation accuracy, 45.68%" in text
     assert scoring.table(run.evaluation) in text and "fog " in text
-    assert "--config.model.name=resnet18 --config.model.width=8 \\" in text
+    assert "model.stem=cifar --config.model.width=8 --config.data.image_size=32 \\\n" in text
     assert "--config.model.pretrained=hf://me/net\n" in text
     assert f"subtract the mean {tuple(config.data.mean)}" in text
     assert "| `augment` | `'random_flip \\| random_crop(32, padding=4)'` |" in text

@@ -198,3 +198,39 @@ def test_simple_cnn_matches_pytorch():
     )
     ours = functional.apply_eval(graphdefs, params, stats, images)
     np.testing.assert_allclose(ours, x.numpy(), atol=1e-5 * abs(x).max().item())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_convolutions_of_few_pixels_are_the_same(size):
+    """On a CPU those with small results are matrix products."""
+    images = jax.random.normal(jax.random.key(1), (2, size, size, 8))
+    for kernel, stride in ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2)):
+        conv = layers.conv(8, 5, size=kernel, stride=stride, rngs=nnx.Rngs(0), dtype=jnp.float32)
+        ours = conv(images)
+        conv.conv_general_dilated = jax.lax.conv_general_dilated
+        np.testing.assert_allclose(ours, conv(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("image_size", [24, 64])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("simple_cnn", {"width": 4}),
+        ("resnet18", {"width": 8}),
+        ("resnet18", {"width": 8, "stem": "imagenet"}),
+        ("wide_resnet", {"depth": 10, "widen_factor": 1}),
+    ],
+)
+def test_other_image_sizes(name, arguments, image_size):
+    def logits():
+        model = models.create(
+            name, num_classes=10, rngs=nnx.Rngs(0), image_size=image_size, **arguments
+        )
+        return model(jnp.zeros((2, image_size, image_size, 3)), rngs=nnx.Rngs(1))
+
+    assert nnx.eval_shape(logits).shape == (2, 10)
+
+
+def test_simple_cnn_needs_a_multiple_of_8():
+    with pytest.raises(ConfigError, match="cannot take images of 36 pixels: it halves them three"):
+        models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), image_size=36)

@@ -249,38 +249,30 @@ def test_other_stem_and_head_are_new(small_config, save_run, capsys):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("settings", "message"),
     [
         (
-            {"name": "simple_cnn", "width": 5},
+            {"model.width": "5"},
             r"config's simple_cnn: \d+ of the wrong shape: conv1\.bias \(4,\) instead of \(5,\),",
         ),
         (
-            {"name": "wide_resnet", "depth": 10, "width": 0},
+            {"data.image_size": "64"},
+            r"1 of the wrong shape: fc1\.kernel \(256, 64\) instead of \(1024, 64\)$",
+        ),
+        (
+            {"model.name": "wide_resnet", "model.depth": "10"},
             r"of simple_cnn whose arrays are not those of the config's wide_resnet: \d+ missing: ",
         ),
     ],
 )
-def test_run_of_another_network_raises(small_config, save_run, arguments, message):
+def test_run_of_another_network_raises(small_config, save_run, settings, message):
     directory, _ = save_run(small_config)
-    small_config.model.update(arguments, pretrained=str(directory))
+    small_config.model.pretrained = str(directory)
+    for name, text in settings.items():
+        config_lib.override(small_config, name, text)
     with pytest.raises(ConfigError, match=message) as caught:
         pretrained.load(small_config, ("a", "b"))
     assert "\n" not in str(caught.value)
-
-
-def test_arrays_of_another_image_size_raise(small_config, save_run, monkeypatch):
-    """As if the run had been trained on images of twice the size: fc1 has four times the inputs."""
-    directory, saved = save_run(small_config)
-    kernel = np.zeros((4 * 256, 64), np.float32)
-    progress, _ = checkpoint.read_best(directory)
-    monkeypatch.setattr(
-        checkpoint, "read_best", lambda _: (progress, saved | {"fc1.kernel": kernel})
-    )
-    small_config.model.pretrained = str(directory)
-    wrong = r"1 of the wrong shape: fc1\.kernel \(1024, 64\) instead of \(256, 64\)$"
-    with pytest.raises(ConfigError, match=wrong):
-        pretrained.load(small_config, ("a", "b"))
 
 
 def test_unusable_work_directories_raise(small_config, save_run, tmp_path):

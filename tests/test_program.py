@@ -60,8 +60,8 @@ def test_describe_memory_after_compilation(program, small_config):
 
 
 def test_data_that_does_not_fit_raises(small_config, monkeypatch):
-    monkeypatch.setattr("os.sysconf", lambda name: 1)
-    with pytest.raises(ConfigError, match="GB is free"):
+    monkeypatch.setattr("jaxcifar.memory.available_bytes", lambda: 1)
+    with pytest.raises(ConfigError, match="GB is available"):
         Program(small_config, parallel.setup(small_config), data.load(small_config))
 
 

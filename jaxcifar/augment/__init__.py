@@ -7,7 +7,7 @@ An image is float32 [H, W, 3] in [0, 1]. Deterministic transforms take (image, .
 batch and its targets. `transform` registers more transforms, also from a config file.
 """
 
-from jaxcifar.augment import color, geometry, policies, transforms  # noqa: F401 - to register
+from jaxcifar.augment import color, geometry, policies, resize, transforms  # noqa: F401 - to register
 from jaxcifar.augment.mix import cutmix, mixup
 from jaxcifar.augment.parse import parse
 from jaxcifar.augment.registry import TRANSFORMS, transform

@@ -20,6 +20,7 @@ from jaxcifar.spec import (
     ConfigError,
     NonNegativeFloat,
     PositiveFloat,
+    PositiveInt,
     Probability,
     between,
     describe,
@@ -71,6 +72,7 @@ UnitFloat = Probability  # under a name that fits colors and fractions of the im
 Color = UnitFloat | tuple[UnitFloat, UnitFloat, UnitFloat]
 Interpolation = Literal["nearest", "bilinear"]
 Point = Annotated[tuple[float, float], described("two numbers (x, y)")]
+Size = PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], described("two (height, width)")]
 Range = range_of(float)
 PositiveRange = range_of(PositiveFloat)
 UnitRange = range_of(UnitFloat)
@@ -79,3 +81,8 @@ Spread = NonNegativeFloat | Range
 FactorSpread = NonNegativeFloat | range_of(NonNegativeFloat)
 HueShift = Annotated[float, between(-0.5, 0.5)]
 HueSpread = Annotated[float, between(0, 0.5)] | range_of(HueShift)
+
+
+def as_pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Returns (height, width) for a `Size`."""
+    return (size, size) if isinstance(size, int) else size

@@ -22,9 +22,11 @@ from jaxcifar.augment.registry import (
     Interpolation,
     PositiveRange,
     Range,
+    Size,
     Spread,
     UnitFloat,
     UnitRange,
+    as_pair,
     transform,
 )
 from jaxcifar.augment.sampling import as_range, uniform_to_index, uniform_to_range
@@ -38,7 +40,6 @@ from jaxcifar.spec import (
     described,
 )
 
-Size = PositiveInt | Annotated[tuple[PositiveInt, PositiveInt], described("two (height, width)")]
 Padding = (
     NonNegativeInt
     | Annotated[
@@ -59,7 +60,7 @@ RandomFill = Annotated[Literal["random"], described("'random'")]
 def random_crop(
     key: jax.Array,
     image: jax.Array,
-    size: Size,
+    size: Size | None = None,
     padding: Padding = 0,
     padding_mode: PaddingMode = "constant",
 ) -> jax.Array:
@@ -68,7 +69,7 @@ def random_crop(
     Args:
         key: a PRNG key.
         image: float32 [H, W, 3] in [0, 1].
-        size: of the window, or (height, width).
+        size: of the window, or (height, width); None: the image's own.
         padding: pixels on every side; or (left and right, top and bottom); or (left, top, right,
             bottom).
         padding_mode: "constant" (black), "edge", "reflect" or "symmetric".
@@ -78,7 +79,7 @@ def random_crop(
     """
     sides = (padding,) * 4 if isinstance(padding, int) else padding
     left, top, right, bottom = sides * 2 if len(sides) == 2 else sides
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = as_pair(size or image.shape[:2])
     if height > image.shape[0] + top + bottom or width > image.shape[1] + left + right:
         raise ConfigError(
             f"augment: random_crop's size={size} is larger than the padded image, "

@@ -1,87 +1,100 @@
-"""The registered datasets, `load`, and the split into training, validation and test images.
+"""The registered datasets by name, and `load`.
 
 A dataset is small enough to be one array in memory, so there is no input pipeline: the training
 loop puts the arrays on the device once and every step gathers its batch there. Each dataset's
 reader is its own module, imported on use: importing this package needs neither JAX nor Pillow.
 """
 
-from typing import Annotated, NamedTuple
+import dataclasses
+from typing import Annotated
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxcifar import spec
+from jaxcifar.data import splits
 from jaxcifar.data.labeled_images import Dataset
-from jaxcifar.registry import Registry
+from jaxcifar.data.splits import Parts, Splits
+from jaxcifar.registry import Entry, Registry
 from jaxcifar.spec import ConfigError
 
 # CIFAR-100's by channel, over images in [0, 1], as the study rounds them; for every dataset
 CIFAR_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR_STD = (0.2675, 0.2565, 0.2761)
 
-DATASETS = Registry("dataset", taken=("name", "val_fraction", "mean", "std", "limit"))
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetEntry(Entry):
+    """A registered dataset.
+
+    Its function returns (train, test), or `Parts` if it has a validation set or lacks a test set.
+    If it has a parameter `image_size`, it is passed the side of the images in pixels.
+    `stratified` says how a validation set is split off unless the config does.
+    """
+
+    stratified: bool = False
+
+
+DATASETS = Registry(
+    "dataset",
+    reserved=("image_size",),
+    taken=("name", "image_size", "val_fraction", "split", "mean", "std", "limit"),
+    entry_type=DatasetEntry,
+)
 dataset = DATASETS.register
 
 
-class Splits(NamedTuple):
-    """The three disjoint parts of a dataset."""
-
-    train: Dataset
-    val: Dataset
-    test: Dataset
-
-
 def load(config: ConfigDict) -> Splits:
-    """Loads the dataset that the config names and splits a validation set off its training set;
-    see `read` and `split`.
-    """
-    return split(config, *read(config))
+    """Loads the dataset that the config names, with its validation set; see `read` and `split`."""
+    return split(config, read(config))
 
 
-def read(config: ConfigDict) -> tuple[Dataset, Dataset]:
-    """Reads the dataset that the config names; returns its training and its test images.
+def read(config: ConfigDict) -> Parts:
+    """Reads the dataset that the config names, as it is before a validation set is split off.
 
     Raises:
-        ConfigError: there is no such dataset, or it cannot be read.
+        ConfigError: there is no such dataset, it cannot be read, or its images have another size
+            than `config.data.image_size`.
     """
-    entry = DATASETS[config.data.name]
-    return entry.function(**entry.arguments(config.data))
+    size = config.data.image_size
+    parts = Parts(*DATASETS[config.data.name].call(config.data, image_size=size))
+    for part in filter(None, parts):
+        height, width = part.images.shape[1:3]
+        if (height, width) != (size, size):
+            raise ConfigError(
+                f"config.data.image_size={size}, but the images of {config.data.name!r} have "
+                f"{height}×{width} pixels"
+                + (f": set it to {height}" if height == width else ": they must be square")
+            )
+    return parts
 
 
-def split(config: ConfigDict, train: Dataset, test: Dataset) -> Splits:
-    """Splits a validation set off the training images.
-
-    The split is random, seeded by `config.seed` and not stratified by label, with sizes as in
-    PyTorch's `random_split`: `int((1 - val_fraction) * N)` train, the rest validate.
+def split(config: ConfigDict, parts: Parts) -> Splits:
+    """Splits a validation set off the training images where there is none; see `splits.split`.
+    Then draws `data.limit` of them, if it is set.
 
     Raises:
         ConfigError: there are too few images to be split, or data.limit exceeds their number.
     """
-    num_train = int((1 - config.data.val_fraction) * len(train))
-    if not 0 < num_train < len(train):
-        raise ConfigError(
-            f"config.data.val_fraction={config.data.val_fraction} leaves nothing to "
-            f"{'validate on' if num_train else 'train on'} (of {len(train)} images)"
-        )
-
-    import jax  # lazy: config imports this module without JAX
-
-    from jaxcifar import parallel
-    from jaxcifar.rng import Stream, stream
+    from jaxcifar import parallel  # lazy: config imports this module without JAX
+    from jaxcifar.rng import Stream
 
     parallel.setup(config)  # a notebook's first use of JAX may be this one
-
-    def permutation(which: Stream, count: int) -> np.ndarray:
-        return np.asarray(jax.random.permutation(stream(config.seed, which), count))
-
-    rows = permutation(Stream.SPLIT, len(train))
-    train, val = train.take(rows[:num_train]), train.take(rows[num_train:])
+    how = config.data.split
+    if how == "auto":
+        how = "stratified" if DATASETS[config.data.name].stratified else "random"
+    train, val, test = splits.split(
+        parts,
+        val_fraction=config.data.val_fraction,
+        stratified=how == "stratified",
+        seed=config.seed,
+    )
     limit = config.data.limit
     if limit > len(train):
         valid = f"at most the number of training images, {len(train)}"
         raise ConfigError(spec.invalid("config.data.limit", limit, valid))
     if limit:
-        train = train.take(permutation(Stream.LIMIT, len(train))[:limit])
+        rows = splits.permutation(config.seed, Stream.LIMIT, len(train))
+        train = train.take(rows[:limit])
     return Splits(train, val, test)
 
 
@@ -118,7 +131,7 @@ def cifar10(*, dir: str = "", archive: str = "") -> tuple[Dataset, Dataset]:
 
 @dataset
 def synthetic100(
-    *, synthetic_size: Annotated[int, spec.between(0, 1_000_000)] = 0
+    *, image_size: int = 32, synthetic_size: Annotated[int, spec.between(0, 1_000_000)] = 0
 ) -> tuple[Dataset, Dataset]:
     """Returns the (train, test) images of a hundred synthetic classes, which need no download.
 
@@ -127,18 +140,19 @@ def synthetic100(
     """
     from jaxcifar.data import synthetic
 
-    return synthetic.load(synthetic_size)
+    return synthetic.load(synthetic_size, image_size)
 
 
-@dataset("folder")  # a function of this name would hide the module
+@dataset("folder", stratified=True)  # a function of this name would hide the module
 def image_folder(
-    *, dir: Annotated[str, spec.described("the path of a folder", bool)]
-) -> tuple[Dataset, Dataset]:
-    """Returns the (train, test) images of a folder on disk.
+    *, image_size: int = 32, dir: Annotated[str, spec.described("the path of a folder", bool)]
+) -> Parts:
+    """Returns the images of a folder on disk.
 
     Args:
-        dir: the root of train/<class>/*, test/<class>/*.
+        dir: the root of train/<class>/* and test/<class>/*, val/<class>/* or both; or of
+            <class>/*, to be split.
     """
     from jaxcifar.data import folder
 
-    return folder.load(dir)
+    return folder.load(dir, image_size)

@@ -25,7 +25,6 @@ COLORS = ("red", "yellow", "green", "blue", "purple")
 TEXTURES = ("plain", "striped", "checked", "dotted")
 CLASS_NAMES = tuple(f"{t} {c} {s}" for s in SHAPES for c in COLORS for t in TEXTURES)
 
-_SIZE = 32
 # The noise: 256 quantiles of the normal distribution, so that a byte draws one. Drawing random bits
 # is most of the work.
 _NORMAL = np.array(
@@ -37,7 +36,7 @@ _HUES = np.array([0.0, 0.15, 0.36, 0.6, 0.8], np.float32)  # of COLORS, as fract
 _CHUNK = 1000
 
 
-def load(size: int = 0) -> tuple[Dataset, Dataset]:
+def load(size: int = 0, image_size: int = 32) -> tuple[Dataset, Dataset]:
     """Returns the (train, test) images, generated once, then cached.
 
     The same size gives the same arrays on one kind of processor. Classes alternate, so counts
@@ -46,51 +45,54 @@ def load(size: int = 0) -> tuple[Dataset, Dataset]:
     Args:
         size: number of training images; there are size // 5 test images (at least 1). 0: 50,000
             and 10,000.
+        image_size: height and width of an image in pixels.
     """
     num_train = size or 50_000
     num_images = num_train + max(1, num_train // 5)
     source_digest = hashlib.blake2b(pathlib.Path(__file__).read_bytes(), digest_size=8).hexdigest()
+    stem = f"synthetic100-{image_size}-{num_images}"
     images = cache.load_or_make(
-        cache.directory() / f"synthetic100-{num_images}-{source_digest}.npy",
-        lambda: _generate(num_images),
-        stale=f"synthetic100-{num_images}-*.npy",
+        cache.directory() / f"{stem}-{source_digest}.npy",
+        lambda: _generate(num_images, image_size),
+        stale=f"{stem}-*.npy",
     )
     labels = np.arange(num_images, dtype=np.int32) % len(CLASS_NAMES)
     dataset = Dataset(images, labels, CLASS_NAMES)
     return dataset.take(slice(num_train)), dataset.take(slice(num_train, None))
 
 
-def _generate(num_images: int) -> np.ndarray:
+def _generate(num_images: int, size: int) -> np.ndarray:
     print(f"Generating {num_images:,} images; later runs read them from the cache.")
-    images = np.empty((num_images, _SIZE, _SIZE, 3), np.uint8)
+    images = np.empty((num_images, size, size, 3), np.uint8)
     cpu = jax.local_devices(backend="cpu")[0]
     with jax.default_device(cpu), ProgressBar("Generating", num_images) as bar:
         for low in range(0, num_images, _CHUNK):
             rows = np.arange(low, low + _CHUNK)
-            chunk = np.asarray(_generate_chunk(rows, rows % len(CLASS_NAMES)))
+            chunk = np.asarray(_generate_chunk(rows, rows % len(CLASS_NAMES), size))
             images[low : low + _CHUNK] = chunk[: num_images - low]
             bar.update(min(low + _CHUNK, num_images))
     return images
 
 
-@jax.jit
-def _generate_chunk(rows: jax.Array, labels: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=2)
+def _generate_chunk(rows: jax.Array, labels: jax.Array, size: int) -> jax.Array:
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(100)))(rows)
-    return jnp.round(jax.vmap(_generate_image)(keys, labels) * 255).astype(jnp.uint8)
+    generate = jax.vmap(functools.partial(_generate_image, size=size))
+    return jnp.round(generate(keys, labels) * 255).astype(jnp.uint8)
 
 
-def _generate_image(key: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns one image, float32 [32, 32, 3] in [0, 1], of class `label`."""
+def _generate_image(key: jax.Array, label: jax.Array, size: int) -> jax.Array:
+    """Returns one image, float32 [size, size, 3] in [0, 1], of class `label`."""
     shape, color = label // 20, label // 4 % 5
     texture = label % 4
     draws_key, noise_key = jax.random.split(key)
     draws = iter(jax.random.uniform(draws_key, (25,)))  # at once: much less to compile
 
-    def uniform(low: float, high: float, size: tuple[int, ...] = ()) -> jax.Array:
-        values = jnp.array([next(draws) for _ in range(math.prod(size))]).reshape(size)
+    def uniform(low: float, high: float, shape: tuple[int, ...] = ()) -> jax.Array:
+        values = jnp.array([next(draws) for _ in range(math.prod(shape))]).reshape(shape)
         return low + (high - low) * values
 
-    axis = (jnp.arange(_SIZE) + 0.5) / _SIZE * 2 - 1
+    axis = (jnp.arange(size) + 0.5) / size * 2 - 1
     y, x = jnp.meshgrid(axis, axis, indexing="ij")
 
     # The shape, in its own coordinates: its center at 0, its half-width 1.
@@ -108,7 +110,7 @@ def _generate_image(key: jax.Array, label: jax.Array) -> jax.Array:
             jnp.maximum(jnp.minimum(abs(u), abs(v)) - 0.3, box - 0.95),
         ]
     )[shape]
-    mask = jnp.clip(0.5 - distance * radius * _SIZE / 2, 0, 1)  # an edge one pixel wide
+    mask = jnp.clip(0.5 - distance * radius * size / 2, 0, 1)  # an edge one pixel wide
 
     # The texture, with its own phase and scale, darkens the shape's color.
     frequency, phase = uniform(4.0, 6.0) * jnp.pi / 2, uniform(0.0, 6.28, (2,))
@@ -135,9 +137,9 @@ def _generate_image(key: jax.Array, label: jax.Array) -> jax.Array:
 
     image = background * (1 - mask[..., None]) + foreground * mask[..., None]
     brightness = uniform(0.7, 1.1)
-    words = jax.random.bits(noise_key, (image.size // 4,))
+    words = jax.random.bits(noise_key, (-(-image.size // 4),))
     noise = jnp.asarray(_NORMAL)[jax.lax.bitcast_convert_type(words, jnp.uint8)]
-    noise = noise.reshape(image.shape)
+    noise = noise.reshape(-1)[: image.size].reshape(image.shape)
     return jnp.clip(image * brightness + noise, 0, 1)
 
 

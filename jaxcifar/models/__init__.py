@@ -58,7 +58,7 @@ class ModelEntry(Entry):
 _PASSED = ("num_classes", "rngs", "dtype")
 MODELS = Registry(
     "model",
-    reserved=_PASSED,
+    reserved=(*_PASSED, "image_size"),  # that only to those that have it
     required=_PASSED,
     taken=("name", "pretrained"),
     entry_type=ModelEntry,
@@ -75,6 +75,7 @@ def create(
     num_classes: int,
     rngs: nnx.Rngs,
     dtype: DTypeLike = "float32",
+    image_size: int = 32,
     **arguments,
 ) -> nnx.Module:
     """Returns a freshly initialized network, in training mode.
@@ -88,6 +89,7 @@ def create(
         num_classes: number of logits.
         rngs: the source of the initial parameters.
         dtype: what the layers compute in; parameters are float32.
+        image_size: height and width of the images in pixels, for models that depend on it.
         **arguments: the model's own, such as `width`: those of its registered function, which
             --help lists, too. None stands for the default.
 
@@ -108,15 +110,15 @@ def create(
     entry.validate(arguments)
     if num_classes < 1:
         raise ConfigError(spec.invalid("num_classes", num_classes, "an integer, 1 or more"))
-    return entry.function(num_classes=num_classes, rngs=rngs, dtype=jnp.dtype(dtype), **arguments)
+    passed = {"num_classes": num_classes, "rngs": rngs, "dtype": jnp.dtype(dtype)}
+    return entry.call(arguments, **passed, image_size=image_size)
 
 
 def from_config(config: ConfigDict, *, num_classes: int, rngs: nnx.Rngs) -> nnx.Module:
     """Returns the network that the config names, freshly initialized; see `create`."""
     arguments = MODELS[config.model.name].arguments(config.model)
-    return create(
-        config.model.name, num_classes=num_classes, rngs=rngs, dtype=config.dtype, **arguments
-    )
+    passed = {"num_classes": num_classes, "rngs": rngs, "dtype": config.dtype}
+    return create(config.model.name, **passed, image_size=config.data.image_size, **arguments)
 
 
 @model("simple_cnn", head="fc2")  # its own name would hide the module
@@ -125,10 +127,11 @@ def make_simple_cnn(
     num_classes: int,
     rngs: nnx.Rngs,
     dtype: DTypeLike,
+    image_size: int = 32,
     width: NonNegativeInt = 0,
     dropout: Fraction = 0.5,
 ) -> nnx.Module:
-    """Returns the study's first network; images are 32×32.
+    """Returns the study's first network; the size of its images must be a multiple of 8.
 
     Args:
         width: channels of the first layer (0: 32).
@@ -136,8 +139,18 @@ def make_simple_cnn(
     """
     from jaxcifar.models.simple_cnn import SimpleCNN
 
+    if image_size % 8:
+        raise ConfigError(
+            f"simple_cnn cannot take images of {image_size} pixels: it halves them three times; "
+            "set config.data.image_size to a multiple of 8"
+        )
     return SimpleCNN(
-        num_classes=num_classes, width=width or 32, dropout=dropout, rngs=rngs, dtype=dtype
+        num_classes=num_classes,
+        image_size=image_size,
+        width=width or 32,
+        dropout=dropout,
+        rngs=rngs,
+        dtype=dtype,
     )
 
 

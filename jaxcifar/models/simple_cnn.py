@@ -17,6 +17,7 @@ class SimpleCNN(nnx.Module):
         self,
         *,
         num_classes: int,
+        image_size: int,
         width: int,
         dropout: float,
         rngs: nnx.Rngs,
@@ -25,12 +26,13 @@ class SimpleCNN(nnx.Module):
         self.conv1 = layers.conv(3, width, size=3, rngs=rngs, dtype=dtype)
         self.conv2 = layers.conv(width, 2 * width, size=3, rngs=rngs, dtype=dtype)
         self.conv3 = layers.conv(2 * width, 4 * width, size=3, rngs=rngs, dtype=dtype)
-        self.fc1 = layers.linear(4 * 4 * 4 * width, 16 * width, rngs=rngs, dtype=dtype)
+        features = (image_size // 8) ** 2 * 4 * width
+        self.fc1 = layers.linear(features, 16 * width, rngs=rngs, dtype=dtype)
         self.dropout = nnx.Dropout(dropout)
         self.fc2 = layers.linear(16 * width, num_classes, rngs=rngs, dtype=dtype)
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
-        """Returns logits float32 [B, num_classes] for normalized images [B, 32, 32, 3]."""
+        """Returns logits float32 [B, num_classes] for normalized images [B, H, W, 3]."""
         x = images
         for conv in (self.conv1, self.conv2, self.conv3):
             x = nnx.relu(layers.max_pool_2x2(conv(x)))  # ReLU commutes with the maximum

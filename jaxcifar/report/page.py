@@ -58,16 +58,18 @@ def _headline(run: RunFiles) -> str:
     numbers, rows = run.headline(), []
     count, num_classes = run.evaluation.get("num_images"), len(run.class_names)
     if "test_acc" in numbers:
-        accuracy = numbers["test_acc"]
-        meaning = "of the test images, classified by the best epoch's model"
+        accuracy, is_val = numbers["test_acc"], run.evaluation.get("scored_on") == "val"
+        images = "validation images, for there are no test images" if is_val else "test images"
+        meaning = f"of the {images}, classified by the best epoch's model"
         if count:
             spread = 196 * math.sqrt(accuracy / 100 * (1 - accuracy / 100) / count)
             meaning = (
-                f"of {count:,} test images, by the best epoch's model. The 95% interval for images "
-                f"of this kind is ± {spread:.1f} points"
+                f"of {count:,} {images}, by the best epoch's model. The 95% interval for images of "
+                f"this kind is ± {spread:.1f} points"
             )
         guessing = f"; guessing gives {100 / num_classes:.1f}%" if num_classes else ""
-        rows.append(("Test accuracy", f"{accuracy:.1f}%", f"{meaning}{guessing}."))
+        name = "Accuracy on validation" if is_val else "Test accuracy"
+        rows.append((name, f"{accuracy:.1f}%", f"{meaning}{guessing}."))
     if "best_val_acc" in numbers:
         rows.append(
             (

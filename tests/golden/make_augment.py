@@ -62,6 +62,13 @@ CASES = {
     "equalize": [()],
     "invert": [()],
     "gaussian_blur": [(3,), (5, 2.0), ((3, 7), (1.0, 3.0))],
+    "resized_crop": [
+        (0, 0, 20, 28, 32),
+        (3, 4, 9, 11, (20, 28)),
+        (2, 6, 16, 5, 16),
+        (5, 0, 1, 28, 8),
+        (0, 0, 20, 20, (7, 3)),
+    ],
 }
 
 
@@ -118,6 +125,8 @@ def reference(name: str, images: torch.Tensor, arguments: tuple) -> torch.Tensor
         return F.erase(images, *box, color[:, None, None])
     if name == "solarize":
         return F.solarize(images, 255 * arguments[0])
+    if name == "resized_crop" and isinstance(arguments[-1], int):  # F would resize the short side
+        arguments = (*arguments[:-1], (arguments[-1],) * 2)
     if name == "hflip":
         return F.horizontal_flip(images)
     return getattr(F, name)(
