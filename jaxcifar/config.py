@@ -147,13 +147,7 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(key.invalid_message(f"config.{name}", values[name]))
     for group in GROUPS:
         _validate_group(group, config, keys)
-    if config.model.pretrained and not GROUPS["model"].registry[config.model.name].in_torchvision:
-        names = [n for n, entry in GROUPS["model"].registry.items() if entry.in_torchvision]
-        raise ConfigError(
-            f"config.model.pretrained={config.model.pretrained!r} has no effect with "
-            f"model.name={config.model.name!r}: leave it at '', or set model.name to "
-            f"{' or '.join(map(repr, names))}"
-        )
+    GROUPS["model"].registry[config.model.name].check_pretrained(config.model.pretrained)
     if config.seed + config.num_seeds > 2**32:
         raise ConfigError(
             f"config.num_seeds={config.num_seeds} is too many: the last seed is 2**32 - 1"
@@ -203,6 +197,16 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
         if values[0] != values[1] and not may_differ:
             lines.append(f"{name}: the run has {values[0]!r}, you asked for {values[1]!r}")
     return lines
+
+
+def changes(config: ConfigDict) -> dict[str, Any]:
+    """Returns the values that differ from the defaults, by key."""
+    values, defaults = dict(_flatten(config)), dict(_flatten(default()))
+    return {
+        name: values[name]
+        for name, key in config_keys.all_keys().items()
+        if not key.is_internal and name in values and values[name] != defaults[name]
+    }
 
 
 def describe(config: ConfigDict | None = None) -> str:

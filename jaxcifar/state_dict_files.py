@@ -39,14 +39,19 @@ def write(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> None
     Raises:
         ConfigError: the file cannot be written.
     """
-    import safetensors.numpy  # lazy, here and below: only reading and writing need it
-
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(safetensors.numpy.save(dict(state_dict), {"format": "pt"}))
+        path.write_bytes(to_bytes(state_dict))
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+
+
+def to_bytes(state_dict: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the content of a state dict's .safetensors file."""
+    import safetensors.numpy  # lazy, here and below: only reading and writing need it
+
+    return safetensors.numpy.save(dict(state_dict), {"format": "pt"})
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -8,11 +8,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcifar import config as config_lib
+from jaxcifar import config_keys
 from jaxcifar.report import html
 from jaxcifar.report.run_files import RunFiles, flatten
 from jaxcifar.spec import ConfigError
 
-INTERNAL = ("config_file", "config_sha256")
+INTERNAL = tuple(name for name, key in config_keys.all_keys().items() if key.is_internal)
 
 
 def to_config(run: RunFiles) -> ConfigDict:

@@ -58,11 +58,11 @@ def config_source(
         remark: its docstring.
         path: where the file will be.
     """
-    best, default = spaces.with_values(config, parameters), config_lib.default()
-    lines = []
-    for name, key in all_keys().items():
-        value = spaces.value_of(best, name)
-        if not key.is_internal and (value != spaces.value_of(default, name) or name in parameters):
+    best = spaces.with_values(config, parameters)
+    changed, lines = config_lib.changes(best), []
+    for name in all_keys():
+        if name in changed or name in parameters:
+            value = spaces.value_of(best, name)
             found = "  # searched" if name in parameters else ""
             literal = json.dumps(value) if isinstance(value, str) else repr(value)
             lines.append(f"    config.{name} = {literal}{found}")
