@@ -75,7 +75,7 @@ _CONFIG_KEYS = {
     "model.pretrained": Parameter(
         str,
         "",
-        "weights a resnet starts from: a directory made by scripts/port_torchvision.py, or "
+        "weights a resnet starts from: a directory made by python -m jaxcifar.port, or "
         "'torchvision' (ImageNet's, downloaded on first use)",
     ),
     "augment": Parameter(

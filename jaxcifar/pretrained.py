@@ -123,8 +123,8 @@ def download(name: str) -> pathlib.Path:
             reason = "no connection"
         raise ConfigError(
             f"the weights cannot be downloaded from {source.url} ({reason}); offline: fetch "
-            "model.safetensors from there on another machine, run scripts/port_torchvision.py "
-            "--input=model.safetensors --output=DIR, and set config.model.pretrained to DIR"
+            "model.safetensors from there on another machine, run `python -m jaxcifar.port "
+            "--input=model.safetensors --output=DIR`, and set config.model.pretrained to DIR"
         ) from error
     finally:
         logging.set_verbosity(verbosity)
@@ -203,7 +203,7 @@ def load_port(directory: str | os.PathLike) -> tuple[dict[str, Any], dict[str, n
     condition = manifest.check(directory)
     if condition == "unfinished":
         raise ConfigError(
-            f"{str(directory)!r} is not a directory created by scripts/port_torchvision.py"
+            f"{str(directory)!r} is not a directory created by `python -m jaxcifar.port`"
         )
     if condition == "damaged":
         raise ConfigError(f"the ported weights in {str(directory)!r} are damaged: port them again")

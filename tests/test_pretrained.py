@@ -131,7 +131,7 @@ def test_weights_of_another_network_raise(resnet_config, file, tmp_path):
     with pytest.raises(ConfigError, match=r"holds resnet18 of width 8, .* resnet34 of width 8"):
         pretrained.load(resnet_config, 100)
     resnet_config.model.pretrained = str(tmp_path)
-    with pytest.raises(ConfigError, match="not a directory created by scripts/port_torchvision"):
+    with pytest.raises(ConfigError, match=r"not a directory created by .*jaxcifar\.port"):
         pretrained.load(resnet_config, 100)
     pretrained.port(file, tmp_path / "damaged")
     (tmp_path / "damaged" / "arrays" / "manifest.ocdbt").unlink()
