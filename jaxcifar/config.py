@@ -8,14 +8,13 @@ declared in `keys` and in the signatures that it reads.
 
 import hashlib
 import json
-import pathlib
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxcifar import config_keys, spec
+from jaxcifar import config_files, config_keys, spec
 from jaxcifar.config_keys import GROUPS, Key
 from jaxcifar.registry import suggest
 from jaxcifar.spec import ConfigError
@@ -61,7 +60,7 @@ def load(path: str) -> ConfigDict:
     The file is run as Python, so that it may register models, schedules, optimizers and transforms.
 
     Args:
-        path: the file, or the name of one in ./configs, such as "part1".
+        path: the file, or the name of one in ./configs or of jaxcifar's own, such as "part1".
 
     Raises:
         ConfigError: there is no such file, it fails to run, or what it returns is not valid.
@@ -73,7 +72,10 @@ def load(path: str) -> ConfigDict:
 
 def read(path: str) -> ConfigDict:
     """Returns what the experiment file's `get_config()` returns, not validated; see `load`."""
-    file = _find(path)
+    file = config_files.find(path)
+    if file is None:
+        known = ", ".join(config_files.names())
+        raise ConfigError(f"there is no config file {str(path)!r}; known by name: {known}")
     try:
         source = file.read_bytes()
     except OSError as error:
@@ -97,7 +99,7 @@ def read(path: str) -> ConfigDict:
     if isinstance(config, config_dict.FrozenConfigDict):
         config = ConfigDict(config)
     if "config_file" in config:  # else validate() reports that keys are missing
-        config.config_file = str(file)
+        config.config_file = config_files.portable(file)
         # Of this file and of the one that it has loaded the config from, if any
         source += config.config_sha256.encode()
         config.config_sha256 = hashlib.sha256(source).hexdigest()
@@ -298,18 +300,6 @@ def _effective_values(config: ConfigDict) -> dict[str, Any]:
 def _to_tuples(value: Any) -> Any:
     """Returns a value from JSON with tuples in place of its lists."""
     return tuple(map(_to_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _find(path: str) -> pathlib.Path:
-    file, configs = pathlib.Path(path), pathlib.Path("configs")
-    if file.is_file():
-        return file
-    for shipped in (configs / path, configs / f"{path}.py"):
-        if file.name == path and shipped.is_file():
-            return shipped
-    names = sorted(other.stem for other in configs.glob("*.py"))
-    hint = f"; configs/ has {', '.join(names)}" if names else ""
-    raise ConfigError(f"there is no config file {str(path)!r}{hint}")
 
 
 def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxcifar import errors
+from jaxcifar import errors, optional
 from jaxcifar.spec import ConfigError
 
 
@@ -73,8 +73,8 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise ConfigError(
-            f"reading {str(path)!r} needs PyTorch: pip install 'jaxcifar[torch]', or use a "
-            ".safetensors file"
+            f"reading {str(path)!r} needs PyTorch; use a .safetensors file, or: "
+            f"{optional.install('torch')}"
         ) from error
     try:
         with warnings.catch_warnings(action="ignore"):  # old pickle protocols warn

@@ -107,7 +107,7 @@ def write_report(
         spaces={key: space.text for key, space in searched.items()},
         log_keys=frozenset(key for key, space in searched.items() if space.is_log),
         importances=importances(study),
-        command=_command(),
+        arguments=_arguments(),
     )
     try:
         return f"report: {page.write(sweep, directory / 'report.html')}"
@@ -148,13 +148,13 @@ def _row(trial: FrozenTrial) -> page.Trial:
     )
 
 
-def _command() -> Sequence[str]:
-    """Returns this process's command line, without the password of a storage."""
+def _arguments() -> Sequence[str]:
+    """Returns the command's arguments, without the password of a storage."""
     return [
         f"--storage={_without_password(argument.partition('=')[2])}"
         if argument.lstrip("-").startswith("storage=")
         else argument
-        for argument in sys.argv
+        for argument in sys.argv[1:]
     ]
 
 
