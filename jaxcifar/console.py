@@ -14,7 +14,7 @@ COMMANDS = {
     "report": ("jaxcifar.report", "write the report of a run, or compare several"),
     "sweep": ("jaxcifar.sweep", "search hyperparameters"),
     "port": ("jaxcifar.port", "port PyTorch weights, to train from them"),
-    "export": ("jaxcifar.export", "export a run's best model for PyTorch"),
+    "export": ("jaxcifar.export", "export a run's best model for PyTorch or the Hugging Face hub"),
     "preview": ("jaxcifar.preview", "draw what a config's augmentation does"),
     "corruptions": ("jaxcifar.corruptions", "write the corruption benchmark of a config's data"),
     "parity": ("jaxcifar.parity", "compare with the installed PyTorch"),
