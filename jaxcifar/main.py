@@ -46,9 +46,11 @@ def main(config: ConfigDict) -> int:
                     f"--workdir={workdir} --ood_dir={ood_dir}"
                 )
         else:
-            from jaxcifar import train  # lazy: --help and errors should not wait for JAX
+            # lazy: --help and errors should not wait for JAX
+            from jaxcifar import profiling, train
 
-            summary = train.train_run(run, _PROFILE.value)
+            profile = profiling.StepProfile(_PROFILE.value if run.is_main else None)
+            summary = train.train_run(run, profile)
     if run.is_main:
         _print_results(run, summary)
     return 0

@@ -55,26 +55,27 @@ def train_and_evaluate(config: ConfigDict, workdir: str | pathlib.Path) -> dict[
 
 
 def train_run(
-    run: Run, profile: str | None = None, shared: seeds.Shared | None = None
+    run: Run, profile: StepProfile | None = None, shared: seeds.Shared | None = None
 ) -> dict[str, Any]:
     """Trains and scores a run that is not finished, or the runs of its seeds; see
     `train_and_evaluate`.
 
     Args:
         run: the claimed run.
-        profile: a directory for a trace of some steps, if any (see `profiling`).
+        profile: told of every device call, to trace some (see `profiling`).
         shared: images and programs of an earlier run of the same config, used again if given.
     """
-    train_one = functools.partial(_train_one, profile=profile, shared=shared or seeds.Shared())
+    profile, shared = profile or StepProfile(None), shared or seeds.Shared()
+    train_one = functools.partial(_train_one, profile=profile, shared=shared)
     if run.config.num_seeds > 1:
         return seeds.train_seeds(run, train_one)
     return train_one(run)
 
 
-def _train_one(run: Run, *, profile: str | None, shared: seeds.Shared) -> dict[str, Any]:
+def _train_one(run: Run, *, profile: StepProfile, shared: seeds.Shared) -> dict[str, Any]:
     with errors.machine(), stop_signals() as stop:
         try:
-            training = _Training(run, stop, StepProfile(profile if run.is_main else None), shared)
+            training = _Training(run, stop, profile, shared)
             with contextlib.closing(training.program):
                 return training.summary()
         except Stopped:

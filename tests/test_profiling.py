@@ -12,7 +12,7 @@ def test_a_run_writes_a_trace(small_config, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(profiling, "NUM_STEPS", 3)
     small_config.num_epochs = 2
     with Run.claim(small_config, tmp_path / "run") as run:
-        train_run(run, str(tmp_path / "new" / "trace"))
+        train_run(run, StepProfile(tmp_path / "new" / "trace"))
     assert f"profile written to {tmp_path / 'new' / 'trace'}" in capsys.readouterr().out
     assert len(list((tmp_path / "new" / "trace").rglob("*.xplane.pb"))) == 1
 

@@ -11,7 +11,7 @@ def test_smoke_run_trains_resumes_and_reports(small_config, tmp_path, capsys):
     small_config.num_epochs = 7
     small_config.eval.ood_dir = str(tmp_path / "nowhere")  # not scored
     workdir = tmp_path / "run"
-    assert "resumed to the same losses" in smoke.smoke(small_config, workdir)
+    assert "interrupted, resumed, tested" in smoke.smoke(small_config, workdir)
     output = capsys.readouterr().out
     assert "resuming in epoch 1 after 2 steps" in output
     assert output.count("validation images (") == 1  # the warning is about the whole data set
