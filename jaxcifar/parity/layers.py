@@ -12,7 +12,7 @@ from torch import nn
 from jaxcifar import batches, losses, weights
 from jaxcifar import config as config_lib
 from jaxcifar.models import layers
-from jaxcifar.parity.given import draw_weights, pictures
+from jaxcifar.parity.given import draw_weights, jit, pictures
 from jaxcifar.parity.rows import ABSOLUTE, DISTRIBUTION, EXACT, FLOAT64, K_S_LIMIT, row
 from jaxcifar.parity.torch_networks import channels_first, channels_last, shapes
 from jaxcifar.torchvision_compat import import_torchvision
@@ -33,7 +33,7 @@ def compare(ours: Callable, theirs: Callable, inputs: Mapping[str, np.ndarray]) 
     expected = {"output": _array("output", output)}
     expected |= {f"gradient by {name}": _array(name, t.grad) for name, t in tensors.items()}
 
-    @jax.jit
+    @jit
     def run(inputs, weighting):
         output, pullback, others = jax.vjp(lambda x: ours(**x), inputs, has_aux=True)
         gradients = pullback(weighting.astype(output.dtype))[0]
@@ -171,7 +171,7 @@ def running_statistics() -> tuple:
     theirs = nn.BatchNorm2d(6).double()
     graphdef, state = nnx.split(ours)
 
-    @jax.jit
+    @jit
     def update(state, batch):
         layer = nnx.merge(graphdef, state, copy=True)
         layer(batch)
@@ -306,6 +306,6 @@ def normalization() -> tuple:
     images = pictures()
     mean, std = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
     theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)])
-    return jax.jit(lambda x: batches.normalize(x, config))(images), channels_last(
+    return jit(lambda x: batches.normalize(x, config))(images), channels_last(
         theirs(channels_first(images))
     )

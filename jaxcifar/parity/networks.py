@@ -13,7 +13,6 @@ from jaxcifar.models import functional
 from jaxcifar.parity import torch_networks
 from jaxcifar.parity.given import draw_weights, jit
 from jaxcifar.parity.rows import ABSOLUTE, EXACT, row
-from jaxcifar.torchvision_compat import import_torchvision
 
 GROUP = "Networks"
 
@@ -28,7 +27,6 @@ class Case(NamedTuple):
     head: str = "linear"
     width: int = 64
     num_classes: int = 10
-    side: int = 32  # of the images, in pixels
     dtype: str = "float64"
 
     @property
@@ -96,7 +94,9 @@ def to_torch(model: nnx.Module) -> dict[str, np.ndarray]:
 
 def with_weights(case: Case) -> tuple[nnx.Module, torch.nn.Module]:
     """Returns our network and PyTorch's with the same drawn weights, in the case's dtype."""
-    model, net = ours(case), theirs(case)
+    model = ours(case)
+    with torch.device("meta"):  # else PyTorch would draw weights first
+        net = theirs(case)
     leaves = functional.flatten(nnx.to_pure_dict(nnx.state(model)))
     drawn = draw_weights(torch_networks.shapes(net))
     arrays = {
@@ -112,7 +112,7 @@ def outcomes(case: Case) -> tuple[Outcome, Outcome]:
     """Returns what our network and PyTorch's make of the same images with the same weights."""
     model, net = with_weights(case)
     rng = np.random.default_rng(1)
-    images = rng.uniform(-2, 2, (4, case.side, case.side, 3)).astype(case.dtype)
+    images = rng.uniform(-2, 2, (4, 32, 32, 3)).astype(case.dtype)
     labels = np.arange(4)
     return _our_outcome(model, images, labels), _their_outcome(net, images, labels)
 
@@ -156,33 +156,29 @@ def _their_outcome(net: torch.nn.Module, images: np.ndarray, labels: np.ndarray)
 
 CASES = {
     "SimpleCNN": Case("simple_cnn", width=32),
-    "ResNet-18": Case("resnet18", num_classes=1000, side=64),
-    "ResNet-18, CIFAR stem": Case("resnet18", "cifar", width=8),
-    "ResNet-18, CIFAR stem, mlp head": Case("resnet18", "cifar", "mlp", width=8),
-    "ResNet-34, mlp head": Case("resnet34", "imagenet", "mlp", width=8),
-    "ResNet-50": Case("resnet50", "imagenet", "linear", width=8),
+    "ResNet-18 (torchvision's own)": Case("resnet18", num_classes=1000),
+    "ResNet-18 (CIFAR stem, width 8)": Case("resnet18", "cifar", width=8),
+    "ResNet-18 (CIFAR stem, mlp head, width 8)": Case("resnet18", "cifar", "mlp", width=8),
+    "ResNet-34 (mlp head, width 8)": Case("resnet34", "imagenet", "mlp", width=8),
+    "ResNet-50 (width 8)": Case("resnet50", width=8),
 }
+_STUDYS_CNN = "the study's module of torch.nn layers"
 
 
 def _declare(title: str, case: Case) -> None:
-    against = "torchvision.models." + case.name
-    if case.name == "simple_cnn":
-        against = "the study's module of torch.nn layers"
-    elif case.width != 64:
-        title += f" of width {case.width}"
-    declare = functools.partial(row, group=GROUP, against=against)
-    parts = {
-        "in_evaluation": ("logits in evaluation mode", 1e-11),
-        "in_training": ("logits in training mode, then every running statistic", 1e-11),
-        "gradients": ("the gradient by every parameter", 1e-9),
-    }
-    for part, (what, tolerance) in parts.items():
-        reason = "float64 rounding, layer after layer"
-        if part == "gradients":
-            reason += ", there and back"
-        declare(f"{title}: {what}", tolerance=tolerance, reason=reason)(
-            lambda part=part: tuple(getattr(side, part) for side in outcomes(case))
-        )
+    against = _STUDYS_CNN if case.name == "simple_cnn" else f"torchvision.models.{case.name}"
+    for part, what, tolerance, reason in (
+        ("in_evaluation", "logits in evaluation mode", 1e-12, ""),
+        ("in_training", "logits in training mode, running statistics after it", 1e-11, ""),
+        ("gradients", "gradient by every parameter", 1e-9, ", there and back"),
+    ):
+        row(
+            f"{title}: {what}",
+            group=GROUP,
+            against=against,
+            tolerance=tolerance,
+            reason=f"float64 rounding, layer after layer{reason}",
+        )(lambda part=part: tuple(getattr(side, part) for side in outcomes(case)))
 
 
 for _title, _case in CASES.items():
@@ -190,7 +186,7 @@ for _title, _case in CASES.items():
 
 
 @row(
-    "ResNet-18, CIFAR stem, mlp head, of full width in float32: logits in evaluation mode",
+    "ResNet-18 (CIFAR stem, mlp head), float32 as in training: logits in evaluation mode",
     group=GROUP,
     against="torchvision.models.resnet18",
     tolerance=1e-5,
@@ -198,8 +194,7 @@ for _title, _case in CASES.items():
     dtype="float32",
 )
 def in_float32() -> tuple:
-    case = Case("resnet18", "cifar", "mlp", dtype="float32")
-    model, net = with_weights(case)
+    model, net = with_weights(Case("resnet18", "cifar", "mlp", dtype="float32"))
     images = np.random.default_rng(1).uniform(-2, 2, (4, 32, 32, 3)).astype(np.float32)
     graphdefs, *arrays = functional.split(model)
     logits = jit(functools.partial(functional.apply_eval, graphdefs))(*arrays, images)
@@ -207,9 +202,17 @@ def in_float32() -> tuple:
         return logits, net.eval()(torch_networks.channels_first(images)).numpy()
 
 
+@functools.cache
+def full_width(name: str) -> tuple[nnx.Module, torch.nn.Module]:
+    """Returns our network and PyTorch's of the usual width for 1000 classes, without arrays."""
+    case = Case(name, width=32 if name == "simple_cnn" else 64, num_classes=1000)
+    with torch.device("meta"):
+        return ours(case), theirs(case)
+
+
 def _declare_names(name: str) -> None:
     @row(
-        f"{name} of full width: names and shapes of all parameters and statistics",
+        f"{name}: names and shapes of all parameters and statistics",
         group=GROUP,
         against=f"torchvision.models.{name}().state_dict()",
         tolerance=0,
@@ -217,21 +220,20 @@ def _declare_names(name: str) -> None:
         measure=ABSOLUTE,
     )
     def names() -> tuple:
-        with torch.device("meta"):
-            net = getattr(import_torchvision().models, name)()
-        expected = torch_networks.shapes(net)
-        actual = weights.shapes(ours(Case(name, num_classes=1000)))
+        model, net = full_width(name)
         return tuple(
-            {key: np.array(shape) for key, shape in shapes.items()} for shapes in (actual, expected)
+            {key: np.array(shape) for key, shape in shapes.items()}
+            for shapes in (weights.shapes(model), torch_networks.shapes(net))
         )
 
 
-for _name in ("resnet18", "resnet34", "resnet50"):
+_RESNETS = ("resnet18", "resnet34", "resnet50")
+for _name in _RESNETS:
     _declare_names(_name)
 
 
 @row(
-    "numbers of parameters: SimpleCNN, and ResNet-18, -34 and -50 with 1000 classes",
+    "numbers of parameters of SimpleCNN, ResNet-18, -34 and -50",
     group=GROUP,
     against="sum(p.numel() for p in net.parameters())",
     tolerance=0,
@@ -239,11 +241,9 @@ for _name in ("resnet18", "resnet34", "resnet50"):
     measure=ABSOLUTE,
 )
 def parameter_counts() -> tuple:
-    counts = {}, {}
-    for name, width in (("simple_cnn", 32), ("resnet18", 64), ("resnet34", 64), ("resnet50", 64)):
-        case = Case(name, width=width, num_classes=1000)
-        params = functional.split(ours(case))[1]
-        counts[0][name] = np.array(sum(leaf.size for leaf in jax.tree.leaves(params)))
-        with torch.device("meta"):
-            counts[1][name] = np.array(sum(p.numel() for p in theirs(case).parameters()))
-    return counts
+    networks = {name: full_width(name) for name in ("simple_cnn", *_RESNETS)}
+    params = {name: functional.split(model)[1] for name, (model, _) in networks.items()}
+    return (
+        {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in params.items()},
+        {name: sum(p.numel() for p in net.parameters()) for name, (_, net) in networks.items()},
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxcifar import config as config_lib
 from jaxcifar import optimizers
+from jaxcifar.parity.given import jit
 from jaxcifar.parity.rows import row
 from jaxcifar.run_schedule import RunSchedule
 
@@ -80,7 +81,7 @@ def our_params(
     start, grads = recorded()
     optimizer = optimizers.create(config)
 
-    @jax.jit
+    @jit
     def step(params, state, grads, values):
         state = state._replace(hyperparams=state.hyperparams | values)
         updates, state = optimizer.update(grads, state, params)

@@ -76,11 +76,11 @@ def resnet(
 
 
 def load(net: nn.Module, state: Mapping[str, np.ndarray]) -> nn.Module:
-    """Loads a state dict of arrays into a network, strictly, and returns the network in the
-    arrays' dtype.
+    """Gives a network, on any device or on none ("meta"), the arrays of a state dict, strictly, on
+    the CPU and in their dtype; returns the network.
     """
     tensors = {name: torch.tensor(values) for name, values in state.items()}
-    net.to(next(iter(tensors.values())).dtype).load_state_dict(tensors, strict=True)
+    net.load_state_dict(tensors, strict=True, assign=True)
     return net
 
 
