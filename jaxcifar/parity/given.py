@@ -60,10 +60,15 @@ def unit_floats(images: np.ndarray) -> np.ndarray:
 
 def jit(function: Callable) -> Callable:
     """Returns the function compiled as a program that runs once: quickly, to the same bits."""
-    return jax.jit(function, compiler_options=_compiler_options())
+    return jax.jit(function, compiler_options=compiler_options())
 
 
 @functools.cache
-def _compiler_options() -> dict[str, str | int | bool]:
+def compiler_options() -> dict[str, str | int | bool]:
+    """Returns XLA's options for a program that runs once; starts JAX, with its cache of programs.
+
+    Raises:
+        ConfigError: JAX cannot start.
+    """
     mesh = parallel.setup(config_lib.default())
     return parallel.compiler_options(mesh, run_once=True)

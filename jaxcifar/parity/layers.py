@@ -102,14 +102,15 @@ def _their_name(name: str) -> str:
 _FLOAT64 = jnp.dtype("float64")
 
 
-def _conv(size: int, stride: int, *, bias: bool) -> tuple:
+def _conv(size: int, stride: int, *, bias: bool, height: int = 9, width: int = 12) -> tuple:
+    few = f", of {height}×{width} pixels" if height < size + stride else ""
     return (
-        f"convolution {size}×{size}, stride {stride}, {'with' if bias else 'without'} bias",
+        f"convolution {size}×{size}, stride {stride}, {'with' if bias else 'without'} bias{few}",
         lambda: layers.conv(
             5, 6, size=size, stride=stride, bias=bias, rngs=nnx.Rngs(0), dtype=_FLOAT64
         ),
         nn.Conv2d(5, 6, size, stride, size // 2, bias=bias),
-        (4, 9, 12, 5),
+        (4, height, width, 5),
     )
 
 
@@ -125,6 +126,7 @@ _MODULES = [
     _conv(3, 2, bias=False),
     _conv(7, 2, bias=False),
     _conv(1, 2, bias=False),
+    _conv(3, 2, bias=False, height=3, width=4),
     (
         "linear",
         lambda: layers.linear(7, 5, rngs=nnx.Rngs(0), dtype=_FLOAT64),

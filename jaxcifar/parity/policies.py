@@ -10,9 +10,9 @@ import torch
 
 from jaxcifar.augment import policies
 from jaxcifar.parity.given import jit, pictures, unit_floats
-from jaxcifar.parity.rows import ABSOLUTE, EXACT, OFF_BY_ONE, PIXELS, row
+from jaxcifar.parity.rows import ABSOLUTE, EXACT, row
 from jaxcifar.parity.torch_networks import channels_first, channels_last
-from jaxcifar.parity.transforms import TOLERANCES, TRUNCATED
+from jaxcifar.parity.transforms import NEAREST, ROUNDING, TIES, nearest_levels
 from jaxcifar.torchvision_compat import import_torchvision
 
 GROUP = "Transforms"
@@ -113,21 +113,19 @@ GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 COLOR = ("Identity", "Brightness", "Color", "Contrast", "Sharpness", "Posterize", "Solarize")
 COLOR += ("AutoContrast", "Equalize", "Invert")
 
-for _measure, _what, _names, _method, _interpolation, _round in (
-    (PIXELS, "geometric operations", GEOMETRIC, v2.RandAugment(), "nearest", np.round),
-    (OFF_BY_ONE, "geometric operations, bilinear", GEOMETRIC, v2.AugMix(), "bilinear", np.round),
-    (OFF_BY_ONE, "color operations", COLOR, v2.RandAugment(), "nearest", TRUNCATED),
+for _what, _names, _method, _interpolation, _kind in (
+    ("geometric operations", GEOMETRIC, v2.RandAugment(), "nearest", NEAREST),
+    ("geometric operations, bilinear", GEOMETRIC, v2.AugMix(), "bilinear", "rounded"),
+    ("color operations", COLOR, v2.RandAugment(), "nearest", "truncated"),
 ):
 
     @row(
         f"automatic augmentation's {len(_names)} {_what} at magnitudes of both signs",
         group=GROUP,
         against=f"torchvision.transforms.v2.{type(_method).__name__}",
-        tolerance=TOLERANCES[_measure][0],
-        reason=TOLERANCES[_measure][1],
-        measure=_measure,
         dtype="float32",
+        **(TIES if _kind == NEAREST else ROUNDING),
     )
-    def operations(names=_names, method=_method, interpolation=_interpolation, rounded=_round):
-        ours, theirs = _applied(names, method, interpolation)
-        return rounded(ours), theirs
+    def operations(names=_names, method=_method, interpolation=_interpolation, kind=_kind):
+        levels, results = _applied(names, method, interpolation)
+        return levels, nearest_levels(levels, results, kind)

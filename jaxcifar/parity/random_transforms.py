@@ -112,6 +112,11 @@ def _ours(name: str, *arguments, **named) -> Callable:
 
 
 declare("random_crop", v2.RandomCrop(16, padding=4), _ours("random_crop", 16, 4))
+declare(
+    "random_resized_crop",
+    v2.RandomResizedCrop(16, (0.2, 1.0), (0.6, 1.6)),
+    _ours("random_resized_crop", 16, (0.2, 1.0), (0.6, 1.6)),
+)
 declare("random_flip", v2.RandomHorizontalFlip(0.3), _ours("random_flip", 0.3))
 declare("random_rotation", v2.RandomRotation(30), _ours("random_rotation", 30))
 _AFFINE = (15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))

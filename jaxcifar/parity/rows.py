@@ -27,15 +27,12 @@ class Mismatch(Exception):
 
 
 class Measure(NamedTuple):
-    """How far two sides are apart.
+    """How far two sides are apart: `distances` returns a number by name of an array."""
 
-    `distances` returns a number by name of an array. `unit` follows the number on the page,
-    `meaning` is explained below.
-    """
-
-    unit: str
-    meaning: str
+    unit: str  # after the number on the page
+    meaning: str  # of the unit
     distances: Callable[[Arrays, Arrays], dict[str, float]]
+    digits: str = ".2g"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,14 +190,6 @@ def _pixels(ours: Arrays, theirs: Arrays) -> dict[str, float]:
     }
 
 
-def _off_by_one(ours: Arrays, theirs: Arrays) -> dict[str, float]:
-    largest = _absolute(ours, theirs)
-    worst = max(largest, key=largest.get)
-    if largest[worst] > 1:
-        raise Mismatch(f"a value of {worst or 'the result'} differs by {largest[worst]:g} levels")
-    return {name: float((array != theirs[name]).mean()) for name, array in ours.items()}
-
-
 def _kolmogorov_smirnov(ours: Arrays, theirs: Arrays, slack: float = 0.0) -> dict[str, float]:
     """Returns the two-sample statistic by name; where values may differ by `slack`, the smallest
     that this allows.
@@ -232,35 +221,36 @@ def _standard_errors(ours: Arrays, theirs: Arrays) -> dict[str, float]:
 ABSOLUTE = Measure("", "the largest absolute difference", _absolute)
 RELATIVE = Measure(
     "of the largest",
-    "the largest difference within an array over the array's largest value (at least a millionth of "
-    "the row's largest, so that arrays of zeros have a scale)",
+    "the largest difference within an array, as a part of the array's largest value (at least a "
+    "millionth of the row's largest, which gives arrays of zeros a scale)",
     _relative,
 )
 PIXELS = Measure(
     "of the pixels",
-    "the share of an image's pixels that differ, in the image where it is largest",
+    "the share of pixels that differ, in the image in which it is largest",
     _pixels,
+    ".2%",
 )
-OFF_BY_ONE = Measure(
-    "off by 1/255",
-    "the share of values that differ by one of 255 levels; one that differs by more fails the row",
-    _off_by_one,
+LEVELS = Measure(
+    "of 255 levels",
+    "the largest distance of our value from those that torchvision rounds to its integer",
+    _absolute,
 )
 DISTRIBUTION = Measure(
     "K–S",
-    "the Kolmogorov–Smirnov statistic of two samples, the largest distance of their distribution "
-    "functions times √(nm / (n + m)); equal distributions exceed 2.69 once in a million",
+    "the Kolmogorov–Smirnov statistic of two samples: the largest distance of their distribution "
+    "functions, times √(nm / (n + m)). Samples of one distribution exceed 2.69 once in a million",
     _kolmogorov_smirnov,
 )
-DISTRIBUTION_OF_LEVELS = DISTRIBUTION._replace(
-    unit="K–S of 8-bit values",
-    meaning="the same, of values that may differ by 2/255, since torchvision rounds to integers",
-    distances=lambda ours, theirs: _kolmogorov_smirnov(ours, theirs, slack=2 / 255),
+DISTRIBUTION_OF_LEVELS = Measure(
+    "K–S, 8 bits",
+    "the same, where values may differ by 2/255, because torchvision rounds them to 8 bits",
+    lambda ours, theirs: _kolmogorov_smirnov(ours, theirs, slack=2 / 255),
 )
 STANDARD_ERRORS = Measure(
     "standard errors",
-    "the difference of two samples' means, and of their mean squares, in standard errors; equal "
-    "distributions exceed 6 once in half a billion",
+    "the difference of two samples' means, or of their mean squares, in standard errors. Samples "
+    "of one distribution exceed 6 once in 500 million",
     _standard_errors,
 )
 K_S_LIMIT = math.sqrt(math.log(2e6) / 2)  # 2.69

@@ -1,4 +1,4 @@
-"""Rows of training: the study's recipes for ten steps, from the same weights on the same batches."""
+"""Rows of training: the study's recipes for ten steps, from the same weights and batches."""
 
 import functools
 from collections.abc import Iterator

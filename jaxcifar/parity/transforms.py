@@ -1,7 +1,7 @@
 """Rows of deterministic transforms: the same uint8 images and the same arguments on both sides.
 
-Ours get the images as float32 in [0, 1], and at the end become integers as torchvision's do, which
-truncates, rounds, or scales by 256, depending on the function.
+Ours get the images as float32 in [0, 1] and return floats; torchvision computes floats, too, and
+makes integers of them. So each of its results stands for a range of levels, which has to hold ours.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxcifar import augment
 from jaxcifar.parity.given import jit, pictures, unit_floats
-from jaxcifar.parity.rows import ABSOLUTE, EXACT, OFF_BY_ONE, PIXELS, Measure, row
+from jaxcifar.parity.rows import ABSOLUTE, LEVELS, PIXELS, row
 from jaxcifar.parity.torch_networks import channels_first, channels_last
 from jaxcifar.torchvision_compat import import_torchvision
 
@@ -21,20 +21,25 @@ GROUP = "Transforms"
 functional = import_torchvision().transforms.v2.functional
 BILINEAR = import_torchvision().transforms.v2.InterpolationMode.BILINEAR
 
-# 1e-3 of a level is float32 rounding
-TRUNCATED: Callable = lambda levels: np.floor(levels + 1e-3)  # noqa: E731
-SCALED: Callable = lambda levels: np.floor(levels * (256 - 1e-3) / 255)  # noqa: E731
-
-# For each measure the tolerance, and why
-TOLERANCES = {
-    PIXELS: (0.01, "between two pixels, the last bit of a coordinate decides which is nearest"),
-    OFF_BY_ONE: (0.01, "an exact integer may be rounded to either side of it before truncation"),
-    ABSOLUTE: (0.0, EXACT),
+# Which levels become the integers that torchvision returns: lowest, highest
+RANGES: dict[str, Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "integer": lambda result: (result, result),  # no others arise
+    "truncated": lambda result: (result, result + 1),
+    "rounded": lambda result: (result - 0.5, result + 0.5),
+    "scaled by 256": lambda result: (result * 255 / 255.999, (result + 1) * 255 / 255.999),
 }
+NEAREST = "nearest"  # instead of one of them: pixels are moved, and are equal or not
+
+TIES = {
+    "tolerance": 0.01,
+    "reason": "between two pixels, the last bit of a coordinate decides which is nearest",
+    "measure": PIXELS,
+}
+ROUNDING = {"tolerance": 0.01, "reason": "float32 rounding", "measure": LEVELS}
 
 
 def compare(
-    ours: Callable, theirs: Callable, *values: np.ndarray, rounded: Callable = np.round
+    ours: Callable, theirs: Callable, *values: np.ndarray, kind: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns what both functions make of every picture with every value, in 255ths, [values,
     pictures, H, W, 3].
@@ -43,40 +48,38 @@ def compare(
         ours: (image, *values) -> image; the values are traced.
         theirs: (uint8 tensor [N, 3, H, W], *values) -> tensor; the values are numbers or lists.
         *values: the arguments, arrays [V, ...]; without any the functions are called once.
-        rounded: how our levels become integers.
+        kind: of torchvision's results: one of RANGES, or NEAREST.
     """
     images = pictures()
     over_images = jax.vmap(ours, (0, *[None] * len(values)))
     over_values = jax.vmap(over_images, (None, *[0] * len(values))) if values else over_images
     results = jit(over_values)(unit_floats(images), *values)
     calls = zip(*(array.tolist() for array in values), strict=True) if values else [()]
-    expected = np.stack(
-        [channels_last(theirs(channels_first(images), *call)) for call in calls]
-    ).astype(np.float64)
-    levels = rounded(255 * np.asarray(results, np.float64))
-    return levels.reshape(expected.shape[0], -1, *levels.shape[-3:]), expected
+    expected = np.stack([channels_last(theirs(channels_first(images), *call)) for call in calls])
+    levels = 255 * np.asarray(results, np.float64).reshape(expected.shape)
+    return levels, nearest_levels(levels, expected, kind)
+
+
+def nearest_levels(levels: np.ndarray, results: np.ndarray, kind: str) -> np.ndarray:
+    """Returns what is nearest to our levels of those that became torchvision's results."""
+    results = results.astype(np.float64)
+    return results if kind == NEAREST else np.clip(levels, *RANGES[kind](results))
 
 
 def declare(
     what: str,
     against: str,
-    measure: Measure,
+    kind: str,
     ours: Callable,
     theirs: Callable,
     *values: np.ndarray,
-    rounded: Callable = np.round,
 ) -> None:
     """Declares the row of a transform; see `compare`."""
-    tolerance, reason = TOLERANCES[measure]
-    row(
-        what,
-        group=GROUP,
-        against=f"torchvision.transforms.v2.functional.{against}",
-        tolerance=tolerance,
-        reason=reason,
-        measure=measure,
-        dtype="float32",
-    )(lambda: compare(ours, theirs, *values, rounded=rounded))
+    limits = TIES if kind == NEAREST else ROUNDING
+    against = f"torchvision.transforms.v2.functional.{against}"
+    row(what, group=GROUP, against=against, dtype="float32", **limits)(
+        lambda: compare(ours, theirs, *values, kind=kind)
+    )
 
 
 # --- geometry -------------------------------------------------------------------------------------
@@ -119,11 +122,11 @@ def _erased(images, i, j, h, w):
     return functional.erase(images, i, j, h, w, color)
 
 
-declare("hflip", "horizontal_flip", ABSOLUTE, augment.hflip, functional.horizontal_flip)
+declare("hflip", "horizontal_flip", "integer", augment.hflip, functional.horizontal_flip)
 declare(
     "crop, also beyond the border",
     "crop",
-    ABSOLUTE,
+    "integer",
     lambda image, top, left: augment.crop(image, top, left, 20, 28),
     lambda images, top, left: functional.crop(images, top, left, 20, 28),
     *_CORNERS.T,
@@ -131,7 +134,7 @@ declare(
 declare(
     "erase",
     "erase",
-    ABSOLUTE,
+    "integer",
     lambda image, i, j, h, w: augment.erase(image, i, j, h, w, _COLOR),
     _erased,
     *_BOXES.T,
@@ -139,7 +142,7 @@ declare(
 declare(
     f"rotate by {len(_ANGLES)} angles",
     "rotate",
-    PIXELS,
+    NEAREST,
     augment.rotate,
     functional.rotate,
     _ANGLES,
@@ -147,7 +150,7 @@ declare(
 declare(
     "rotate about a corner, filled with a color",
     "rotate",
-    PIXELS,
+    NEAREST,
     lambda image, angle: augment.rotate(image, angle, "nearest", _COLOR, (5, 9)),
     lambda images, angle: functional.rotate(images, angle, fill=_COLOR_LEVELS, center=[5, 9]),
     _ANGLES,
@@ -155,18 +158,23 @@ declare(
 declare(
     "rotate, bilinear, filled with a color",
     "rotate",
-    OFF_BY_ONE,
+    "rounded",
     lambda image, angle: augment.rotate(image, angle, "bilinear", _COLOR),
     lambda images, angle: functional.rotate(images, angle, BILINEAR, fill=_COLOR_LEVELS),
     _ANGLES,
 )
 declare(
-    f"affine, {len(_AFFINE[0])} maps", "affine", PIXELS, augment.affine, functional.affine, *_AFFINE
+    f"affine, {len(_AFFINE[0])} maps",
+    "affine",
+    NEAREST,
+    augment.affine,
+    functional.affine,
+    *_AFFINE,
 )
 declare(
     "affine, bilinear",
     "affine",
-    OFF_BY_ONE,
+    "rounded",
     lambda image, *values: augment.affine(image, *values, "bilinear"),
     lambda images, *values: functional.affine(images, *values, BILINEAR),
     *_AFFINE,
@@ -175,7 +183,7 @@ for _axis in "xy":
     declare(
         f"shear_{_axis} by {len(_FACTORS)} factors",
         "affine",
-        PIXELS,
+        NEAREST,
         getattr(augment, f"shear_{_axis}"),
         _sheared(_axis),
         _FACTORS,
@@ -183,7 +191,7 @@ for _axis in "xy":
     declare(
         f"translate_{_axis}",
         "affine",
-        PIXELS,
+        NEAREST,
         getattr(augment, f"translate_{_axis}"),
         _translated(_axis),
         _PIXELS,
@@ -199,25 +207,23 @@ for _name in ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adju
     declare(
         f"{_name} by {len(_BLENDS)} factors",
         _name,
-        OFF_BY_ONE,
+        "truncated",
         getattr(augment, _name),
         getattr(functional, _name),
         _BLENDS,
-        rounded=TRUNCATED,
     )
 declare(
     f"adjust_hue by {len(_TURNS)} shifts",
     "adjust_hue",
-    OFF_BY_ONE,
+    "scaled by 256",
     augment.adjust_hue,
     functional.adjust_hue,
     _TURNS,
-    rounded=SCALED,
 )
 declare(
     "posterize to 0 to 8 bits",
     "posterize",
-    ABSOLUTE,
+    "integer",
     augment.posterize,
     functional.posterize,
     np.arange(9, dtype=np.int32),
@@ -225,25 +231,24 @@ declare(
 declare(
     "solarize at every fifth level",
     "solarize",
-    ABSOLUTE,
+    "integer",
     lambda image, level: augment.solarize(image, level / 255),
     functional.solarize,
     np.arange(0, 256, 5, dtype=np.float32),
 )
 for _name in ("equalize", "invert"):
-    declare(_name, _name, ABSOLUTE, getattr(augment, _name), getattr(functional, _name))
+    declare(_name, _name, "integer", getattr(augment, _name), getattr(functional, _name))
 declare(
     "autocontrast",
     "autocontrast",
-    OFF_BY_ONE,
+    "truncated",
     augment.autocontrast,
     functional.autocontrast,
-    rounded=TRUNCATED,
 )
 declare(
     f"gaussian_blur of 5 pixels, {len(_SIGMAS)} sigmas",
     "gaussian_blur",
-    OFF_BY_ONE,
+    "rounded",
     lambda image, sigma: augment.gaussian_blur(image, 5, (sigma, sigma)),
     lambda images, sigma: functional.gaussian_blur(images, 5, sigma),
     _SIGMAS,
@@ -251,7 +256,29 @@ declare(
 declare(
     "gaussian_blur of 3 by 7 pixels",
     "gaussian_blur",
-    OFF_BY_ONE,
+    "rounded",
     lambda image: augment.gaussian_blur(image, (3, 7), (1.0, 3.0)),
     lambda images: functional.gaussian_blur(images, [3, 7], [1.0, 3.0]),
 )
+
+
+@row(
+    "resized_crop, antialiased, of float32 images",
+    group=GROUP,
+    against="torchvision.transforms.v2.functional.resized_crop",
+    tolerance=1e-5,
+    reason="float32 rounding of coordinates up to 36; torchvision's uint8 path also rounds between "
+    "rows and columns",
+    measure=ABSOLUTE,
+    dtype="float32",
+)
+def resized_crop() -> tuple:
+    images, size = unit_floats(pictures()), (24, 20)
+    windows = np.int32([[0, 0, 32, 36], [4, 8, 16, 20], [10, 3, 20, 30], [7, 20, 9, 5]])
+    crop = jax.vmap(lambda image, window: augment.resized_crop(image, *window, size), (0, None))
+    theirs = [
+        functional.resized_crop(channels_first(images), *window, [*size], antialias=True)
+        for window in windows.tolist()
+    ]
+    ours = jit(jax.vmap(crop, (None, 0)))(images, windows)
+    return ours, np.stack([channels_last(images) for images in theirs])
