@@ -40,8 +40,9 @@ def main() -> int:
     from jaxcifar.parity import page, run
 
     started = time.perf_counter()
-    results = page.show(run.run_all())
-    print(page.write(results, time.perf_counter() - started, output))
+    versions = run.versions()
+    results = page.show(run.run_all(), versions)
+    print(page.write(results, versions, time.perf_counter() - started, output))
     return 1 if page.failures(results) else 0
 
 

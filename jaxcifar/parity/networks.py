@@ -154,10 +154,10 @@ def _their_outcome(net: torch.nn.Module, images: np.ndarray, labels: np.ndarray)
 
 # --- the rows -------------------------------------------------------------------------------------
 
+# The CIFAR stem with a linear head is Part 2's, among the rows of training
 CASES = {
     "SimpleCNN": Case("simple_cnn", width=32),
     "ResNet-18 (torchvision's own)": Case("resnet18", num_classes=1000),
-    "ResNet-18 (CIFAR stem, width 8)": Case("resnet18", "cifar", width=8),
     "ResNet-18 (CIFAR stem, mlp head, width 8)": Case("resnet18", "cifar", "mlp", width=8),
     "ResNet-34 (mlp head, width 8)": Case("resnet34", "imagenet", "mlp", width=8),
     "ResNet-50 (width 8)": Case("resnet50", width=8),

@@ -1,19 +1,14 @@
 """The page: headings and tables in the terminal, and the same as HTML."""
 
-import datetime
 import itertools
 import pathlib
 from collections.abc import Iterable, Sequence
 
-import jax
 import rich.box
 import rich.console
 import rich.table
 import rich.text
-import torch
-import torchvision
 
-from jaxcifar import environment
 from jaxcifar.parity.rows import Result
 from jaxcifar.report import html
 from jaxcifar.report.page import save
@@ -23,21 +18,12 @@ _COLUMNS = ("What", "Compared with", "In", "Largest difference", "Tolerance", "W
 _WORDS = ("What", "Compared with", "In", "Why", "Result")
 
 
-def versions() -> str:
-    """Returns what was compared, on what, and when, in one line."""
-    ours = environment.versions()
-    parts = [f"{name} {ours[name]}" for name in ("jaxcifar", "jax", "flax", "optax")]
-    parts += [f"torch {torch.__version__}", f"torchvision {torchvision.__version__}"]
-    parts += [f"Python {ours['python']}", f"JAX on {jax.devices()[0].device_kind}, PyTorch on cpu"]
-    return " · ".join([*parts, datetime.date.today().isoformat()])
-
-
-def show(results: Iterable[Result]) -> list[Result]:
+def show(results: Iterable[Result], versions: str) -> list[Result]:
     """Prints the page as the results come, group by group, and returns them all."""
     console = rich.console.Console(highlight=False)
     if not console.is_terminal:
         console.width = 140
-    console.print(f"{TITLE}\n{versions()}", markup=False)
+    console.print(f"{TITLE}\n{versions}", markup=False)
     done = []
     status = console.status("comparing; most of the time goes into compiling")
     with status:
@@ -124,11 +110,14 @@ def summary(results: Sequence[Result]) -> str:
     return line
 
 
-def write(results: Sequence[Result], seconds: float, path: pathlib.Path) -> pathlib.Path:
+def write(
+    results: Sequence[Result], versions: str, seconds: float, path: pathlib.Path
+) -> pathlib.Path:
     """Writes the page as HTML and returns its path.
 
     Args:
         results: of all rows.
+        versions: what was compared, on what, and when.
         seconds: how long they took together.
         path: the file.
 
@@ -150,7 +139,7 @@ def write(results: Sequence[Result], seconds: float, path: pathlib.Path) -> path
     if failed:
         lines = html.items(f"{verdict(result)}: {describe(result)}" for result in failed)
         sections.append(html.Section("failed", "Rows that failed", lines))
-    return save(path, html.document(TITLE, versions(), [], sections))
+    return save(path, html.document(TITLE, versions, [], sections))
 
 
 _HOW = (

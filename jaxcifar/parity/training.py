@@ -151,17 +151,17 @@ _SGD = {"momentum": 0.9, "weight_decay": 5e-4}
 _STEP_LR = ("StepLR", {"step_size": 4, "gamma": 0.5})
 _ONE_CYCLE = {"max_lr": 5e-3, "total_steps": STEPS, "pct_start": 0.3, "div_factor": 10.0}
 RECIPES = {
-    "Part 1 (SimpleCNN, SGD, StepLR)": Recipe(
+    "Part 1 (SimpleCNN; SGD, StepLR)": Recipe(
         Case("simple_cnn", width=32), "SGD", {"lr": 0.01, **_SGD}, *_STEP_LR
     ),
-    "Part 2 (ResNet-18 of width 8, SGD, CosineAnnealingLR)": Recipe(
+    "Part 2 (ResNet-18 with CIFAR stem, width 8; SGD, CosineAnnealingLR)": Recipe(
         Case("resnet18", "cifar", width=8),
         "SGD",
         {"lr": 0.005, **_SGD},
         "CosineAnnealingLR",
         {"T_max": STEPS},
     ),
-    "Part 3's AdamW and OneCycleLR (SimpleCNN, mixed and smoothed targets, clipping, EMA)": Recipe(
+    "Part 3's AdamW and OneCycleLR (SimpleCNN; mixed and smoothed targets, clipping, EMA)": Recipe(
         Case("simple_cnn", width=8),
         "AdamW",
         {"lr": 5e-4, "weight_decay": 5e-4},
@@ -184,14 +184,14 @@ def _declare(title: str, recipe: Recipe) -> None:
         against += ", AveragedModel, clip_grad_norm_"
     dtype = recipe.case.dtype
     after = "parameters and statistics"
-    after += ", and the moving average" if recipe.ema else ""
+    after += ", moving averages" if recipe.ema else ""
     reason = f"{dtype} rounding"
     for part, what, tolerances in (
-        ("first", "one step: loss, parameters and statistics", (1e-11, 1e-6)),
-        ("last", f"ten steps: every loss; {after}", (1e-9, 1e-5)),
+        ("first", "loss, parameters and statistics of one step", (1e-11, 1e-6)),
+        ("last", f"every loss of ten steps, then {after}", (1e-9, 1e-5)),
     ):
         row(
-            f"{title}, {what}",
+            f"{title}: {what}",
             group=GROUP,
             against=against,
             tolerance=tolerances[dtype == "float32"],
