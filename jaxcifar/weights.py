@@ -34,8 +34,7 @@ def to_torchvision(model: nnx.Module) -> dict[str, np.ndarray]:
         ConfigError: the model is not one of torchvision's networks.
     """
     return {
-        torch_name(name): np.ascontiguousarray(np.transpose(leaf, _TORCH_AXES[leaf.ndim]))
-        for name, leaf in sorted(_leaves(model).items())
+        torch_name(name): to_torch_layout(leaf) for name, leaf in sorted(_leaves(model).items())
     }
 
 
@@ -71,7 +70,7 @@ def from_torchvision(
     if problems:
         raise ConfigError(f"the state dict does not match this network:\n  {describe(problems)}")
     arrays = {
-        name: _from_torch(np.asarray(state_dict[torch_name(name)], leaf.dtype))
+        name: from_torch_layout(np.asarray(state_dict[torch_name(name)], leaf.dtype))
         for name, leaf in _leaves(model).items()
         if not belongs_to(torch_name(name), skip)
     }
@@ -96,6 +95,20 @@ def torch_name(path: str) -> str:
     """
     module, _, leaf = path.rpartition(".")
     return f"{module}.{_TORCH_NAMES[leaf]}"
+
+
+def to_torch_layout(array: np.ndarray) -> np.ndarray:
+    """Returns a parameter or statistic in PyTorch's layout: [out, in] of a linear layer, [out, in,
+    H, W] of a convolution; a vector as it is.
+    """
+    return np.ascontiguousarray(np.transpose(array, _TORCH_AXES[array.ndim]))
+
+
+def from_torch_layout(array: np.ndarray) -> np.ndarray:
+    """Returns a parameter or statistic of PyTorch's in our layout: the inverse of
+    `to_torch_layout`.
+    """
+    return np.transpose(array, np.argsort(_TORCH_AXES[array.ndim]))
 
 
 def belongs_to(name: str, modules: Iterable[str]) -> bool:
@@ -194,10 +207,6 @@ def describe(
 def few(names: list[str]) -> list[str]:
     """Returns three of the names, and "…" for the others."""
     return [*names[:3], "…"] if len(names) > 3 else names
-
-
-def _from_torch(array: np.ndarray) -> np.ndarray:
-    return np.transpose(array, np.argsort(_TORCH_AXES[array.ndim]))
 
 
 def _leaves(model: nnx.Module) -> dict[str, Any]:

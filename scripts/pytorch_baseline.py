@@ -21,7 +21,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
-from torchvision_compat import import_torchvision
+
+from jaxcifar.parity import torch_networks
+from jaxcifar.torchvision_compat import import_torchvision
 
 from jaxcifar import optional
 
@@ -41,42 +43,6 @@ class Images(Dataset):
 
     def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
         return self.transform(self.images[row]), int(self.labels[row])
-
-
-class SimpleCNN(nn.Module):
-    """The study's first network."""
-
-    def __init__(self, num_classes: int):
-        """Creates the layers, with PyTorch's default initialization."""
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
-        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
-        self.conv3 = nn.Conv2d(64, 128, 3, padding=1)
-        self.fc1 = nn.Linear(2048, 512)
-        self.dropout = nn.Dropout(0.5)
-        self.fc2 = nn.Linear(512, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns logits."""
-        for conv in (self.conv1, self.conv2, self.conv3):
-            x = functional.max_pool2d(functional.relu(conv(x)), 2)
-        x = functional.relu(self.fc1(x.flatten(1)))
-        return self.fc2(self.dropout(x))
-
-
-def make_resnet18(num_classes: int, *, mlp_head: bool) -> nn.Module:
-    """Returns torchvision's ResNet-18 with the CIFAR stem."""
-    model = import_torchvision().models.resnet18(weights=None)
-    model.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-    model.maxpool = nn.Identity()
-    model.fc = nn.Linear(512, num_classes)
-    if mlp_head:
-        model.fc = nn.Sequential(
-            *(nn.BatchNorm1d(512), nn.Dropout(0.5), nn.Linear(512, 512)),
-            *(nn.BatchNorm1d(512), nn.ReLU(), nn.Dropout(0.3), nn.Linear(512, 256)),
-            *(nn.BatchNorm1d(256), nn.ReLU(), nn.Dropout(0.2), nn.Linear(256, num_classes)),
-        )
-    return model
 
 
 class Recipe(NamedTuple):
@@ -101,7 +67,12 @@ def make_recipe(
     """
     schedules = torch.optim.lr_scheduler
     is_simple = part == 1
-    model = SimpleCNN(num_classes) if is_simple else make_resnet18(num_classes, mlp_head=part == 3)
+    head = "mlp" if part == 3 else "linear"
+    model = (
+        torch_networks.SimpleCNN(num_classes)
+        if is_simple
+        else torch_networks.resnet("resnet18", num_classes=num_classes, stem="cifar", head=head)
+    )
     model = model.to(device, memory_format=torch.channels_last)
     network = torch.compile(model, mode=compile_mode) if device.type == "cuda" else model
     torch.backends.cudnn.benchmark = True

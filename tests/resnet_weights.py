@@ -2,10 +2,10 @@
 
 import numpy as np
 from flax import nnx
-from golden import make_resnet
 
 from jaxcifar import models, pretrained, state_dict_files, weights
 from jaxcifar.models import functional
+from jaxcifar.parity.given import draw_weights
 
 WIDTH = 8
 
@@ -21,7 +21,7 @@ def abstract(name="resnet18", *, num_classes=1000, stem="imagenet", width=WIDTH,
 
 def draw(model, seed=0):
     """A state dict for a ResNet, abstract or not."""
-    return make_resnet.draw_weights(weights.shapes(model), seed)
+    return draw_weights(weights.shapes(model), seed)
 
 
 def assert_same(ours, theirs):

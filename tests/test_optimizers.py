@@ -5,52 +5,14 @@ import jax
 import numpy as np
 import optax
 import pytest
-from golden import make_optimizers
 
 from jaxcifar import config as config_lib
 from jaxcifar import optimizers
+from jaxcifar.parity.optimizers import CASES, SHAPES, our_params, their_params
 from jaxcifar.run_schedule import RunSchedule
 from jaxcifar.spec import ConfigError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "optimizers.npz")
-
-
-def params_after(name, arguments, clip_norm, one_cycle, dtype):
-    """Returns our parameters after the recorded gradients, for a case of make_optimizers."""
-    config = config_lib.default()
-    settings = config.optimizer
-    settings.name, settings.clip_norm = name.lower(), clip_norm
-    settings.momentum = settings.weight_decay = 0.0
-    for key, value in arguments.items():
-        if key == "betas":
-            settings.b1, settings.b2 = value
-        else:
-            settings[key] = value
-    config.num_epochs = make_optimizers.STEPS
-    if one_cycle:
-        config.schedule.name = "onecycle"
-        for key, value in make_optimizers.ONE_CYCLE.items():
-            if key != "total_steps":
-                config.schedule[key] = value
-    schedule = RunSchedule(config, steps_per_epoch=1)
-
-    start, grads = make_optimizers.recorded()
-    optimizer = optimizers.create(config)
-
-    @jax.jit
-    def step(params, state, grads, values):
-        state = state._replace(hyperparams=state.hyperparams | values)
-        updates, state = optimizer.update(grads, state, params)
-        return jax.tree.map(lambda p, u: p + u, params, updates), state
-
-    with jax.enable_x64(dtype == np.float64):
-        params = {key: value.astype(dtype) for key, value in start.items()}
-        state = optimizer.init(params)
-        for i, grad in enumerate(grads):
-            values = {key: dtype(value) for key, value in schedule.values(i, i).items()}
-            grad = {key: value.astype(dtype) for key, value in grad.items()}
-            params, state = step(params, state, grad, values)
-        return {key: np.asarray(value, np.float64) for key, value in params.items()}
 
 
 def error(params, expected):
@@ -63,17 +25,17 @@ def error(params, expected):
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-6), ("float64", 1e-12)])
 @pytest.mark.parametrize("index", range(len(GOLDEN["cases"])), ids=lambda i: GOLDEN["cases"][i])
 def test_matches_pytorch_for_200_steps(index, dtype, limit):
-    params = params_after(*json.loads(str(GOLDEN["cases"][index])), np.dtype(dtype).type)
-    expected = {key: GOLDEN[f"{dtype}_{index}_{key}"] for key in make_optimizers.SHAPES}
+    params = our_params(*json.loads(str(GOLDEN["cases"][index])), dtype)
+    expected = {key: GOLDEN[f"{dtype}_{index}_{key}"] for key in SHAPES}
     assert error(params, expected) <= limit
 
 
 @pytest.mark.torch
 def test_recorded_parameters_match_pytorch():
     pytest.importorskip("torch")
-    for index in (2, len(make_optimizers.CASES) - 1):
-        params = make_optimizers.torch_params(*make_optimizers.CASES[index], "float32")
-        expected = {key: GOLDEN[f"float32_{index}_{key}"] for key in make_optimizers.SHAPES}
+    for index in (2, len(CASES) - 1):
+        params = their_params(*CASES[index], "float32")
+        expected = {key: GOLDEN[f"float32_{index}_{key}"] for key in SHAPES}
         assert error(params, expected) <= 1e-7
 
 

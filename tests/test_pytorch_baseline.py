@@ -13,8 +13,9 @@ pytestmark = pytest.mark.torch
 
 
 @pytest.fixture
-def baseline():
+def baseline(monkeypatch, pytestconfig):
     torch_reference.torchvision()  # or the test is skipped
+    monkeypatch.syspath_prepend(pytestconfig.rootpath / "scripts")
     import pytorch_baseline
 
     return pytorch_baseline

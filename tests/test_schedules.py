@@ -5,32 +5,9 @@ import numpy as np
 import pytest
 
 from jaxcifar import schedules
+from jaxcifar.parity.schedules import our_plateau, our_values, their_plateau, their_values
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "schedules.npz")
-LR = {
-    "StepLR": schedules.step_lr,
-    "MultiStepLR": schedules.multistep_lr,
-    "ExponentialLR": schedules.exponential_lr,
-    "CosineAnnealingLR": schedules.cosine_annealing_lr,
-    "CosineAnnealingWarmRestarts": schedules.cosine_annealing_warm_restarts,
-    "OneCycleLR": schedules.one_cycle_lr,
-    "CyclicLR": schedules.cyclic_lr,
-}
-MOMENTUM = {"OneCycleLR": schedules.one_cycle_momentum, "CyclicLR": schedules.cyclic_momentum}
-
-
-def our_values(name, lr, arguments, steps, warmup):
-    """Returns our learning rate and momentum where make_schedules.values returns PyTorch's."""
-    arguments = dict(arguments)
-    cycles = arguments.pop("cycle_momentum", True) and name in MOMENTUM
-    bounds = {k: arguments.pop(k) for k in ("base_momentum", "max_momentum") if k in arguments}
-    levels = ("max_lr", "base_lr", "div_factor", "final_div_factor")
-    timing = {k: v for k, v in arguments.items() if k not in levels}
-    momentum = MOMENTUM[name](**bounds, **timing) if cycles else schedules.constant_lr(0.9)
-    rate = LR[name](**arguments) if name in MOMENTUM else LR[name](lr, **arguments)
-    rate = schedules.warm_up(rate, warmup=warmup)
-    momentum = schedules.warm_up(momentum, warmup=warmup, start_factor=1.0)
-    return np.array([(rate(step), momentum(step)) for step in range(steps + 1)])
 
 
 def assert_within_1e6_of_the_peak(values, expected):
@@ -46,11 +23,7 @@ def test_matches_pytorch_at_every_step(index):
 @pytest.mark.parametrize("index", range(len(GOLDEN["plateau_cases"])))
 def test_plateau_matches_pytorch(index):
     arguments = json.loads(str(GOLDEN["plateau_cases"][index]))
-    state, lrs = schedules.plateau_start(0.1), []
-    for metric in GOLDEN["plateau_metrics"]:
-        state = json.loads(json.dumps(state))  # as a checkpoint keeps it
-        state = schedules.reduce_lr_on_plateau(state, float(metric), **arguments)
-        lrs.append(state["lr"])
+    lrs = our_plateau(arguments, 0.1, GOLDEN["plateau_metrics"].tolist())
     np.testing.assert_allclose(lrs, GOLDEN["plateau_values"][index], rtol=1e-12)
     assert len(set(lrs)) > 2
 
@@ -123,7 +96,6 @@ def test_one_cycle_raises_outside_its_steps():
 @pytest.mark.torch
 def test_matches_pytorch_for_any_parameters():
     pytest.importorskip("torch")
-    from golden import make_schedules
     from hypothesis import assume, given, settings
     from hypothesis import strategies as st
 
@@ -174,7 +146,7 @@ def test_matches_pytorch_for_any_parameters():
             assume(rise > 0 or not warmup)  # else PyTorch's warm-up starts from another value
             arguments["total_steps"] = steps
         case = (name, lr, arguments, steps + warmup, warmup)
-        assert_within_1e6_of_the_peak(our_values(*case), make_schedules.values(*case))
+        assert_within_1e6_of_the_peak(our_values(*case), their_values(*case))
 
     follows()
 
@@ -182,7 +154,6 @@ def test_matches_pytorch_for_any_parameters():
 @pytest.mark.torch
 def test_plateau_matches_pytorch_for_any_parameters():
     pytest.importorskip("torch")
-    from golden import make_schedules
     from hypothesis import given, settings
     from hypothesis import strategies as st
 
@@ -202,10 +173,6 @@ def test_plateau_matches_pytorch_for_any_parameters():
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(arguments, st.lists(st.floats(-2, 2), min_size=1, max_size=40))
     def follows(arguments, metrics):
-        state, lrs = schedules.plateau_start(0.1), []
-        for metric in metrics:
-            state = schedules.reduce_lr_on_plateau(state, metric, **arguments)
-            lrs.append(state["lr"])
-        assert lrs == make_schedules.plateau(arguments, 0.1, metrics)
+        assert our_plateau(arguments, 0.1, metrics) == their_plateau(arguments, 0.1, metrics)
 
     follows()

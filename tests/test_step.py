@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from jax.sharding import AxisType
 
 from jaxcifar import batches, data, parallel
@@ -114,7 +115,8 @@ def test_simple_cnn_losses_match_pytorch_for_50_steps(small_config):
     is a hundredth of what the loss falls by.
     """
     torch = pytest.importorskip("torch")
-    nn = torch.nn
+    from jaxcifar.parity import networks, torch_networks
+
     torch.set_num_threads(1)  # PyTorch's and XLA's threads wait for each other otherwise
     small_config.model.dropout = 0.0
     small_config.optimizer.lr = 0.03
@@ -125,21 +127,9 @@ def test_simple_cnn_losses_match_pytorch_for_50_steps(small_config):
     program = Program(small_config, parallel.setup(small_config), splits._replace(train=part))
     state = program.init()
 
-    class HeightWidthChannels(nn.Module):
-        def forward(self, x):
-            return x.permute(0, 2, 3, 1).flatten(1)  # our order of fc1's inputs
-
-    convolutions = [nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 4), (4, 8), (8, 16))]
-    linears = [nn.Linear(256, 64), nn.Linear(64, 100)]
-    layers = [x for conv in convolutions for x in (conv, nn.ReLU(), nn.MaxPool2d(2))]
-    model = nn.Sequential(*layers, HeightWidthChannels(), linears[0], nn.ReLU(), linears[1])
-    names = ("conv1", "conv2", "conv3", "fc1", "fc2")
-    with torch.no_grad():
-        for name, layer in zip(names, (*convolutions, *linears), strict=True):
-            kernel, bias = (np.asarray(state.params[name][x]) for x in ("kernel", "bias"))
-            kernel = kernel.T if kernel.ndim == 2 else kernel.transpose(3, 2, 0, 1)
-            layer.weight.copy_(torch.tensor(kernel))
-            layer.bias.copy_(torch.tensor(bias))
+    start = nnx.merge(program.graphdefs.train, state.params, state.stats)
+    model = networks.theirs(networks.Case("simple_cnn", width=4, num_classes=100))
+    torch_networks.load(model, networks.to_torch(start))
     settings = small_config.optimizer
     sgd = torch.optim.SGD(
         model.parameters(),
@@ -159,7 +149,8 @@ def test_simple_cnn_losses_match_pytorch_for_50_steps(small_config):
             ours.append(float(call.sums["loss"].sum()) / 50)
             batch = (part.images[rows] / 255.0 - small_config.data.mean) / small_config.data.std
             batch = torch.tensor(batch.transpose(0, 3, 1, 2), dtype=torch.float32)
-            loss = nn.functional.cross_entropy(model(batch), torch.tensor(part.labels[rows]).long())
+            labels = torch.tensor(part.labels[rows]).long()
+            loss = torch.nn.functional.cross_entropy(model(batch), labels)
             sgd.zero_grad()
             loss.backward()
             sgd.step()

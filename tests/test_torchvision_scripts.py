@@ -156,14 +156,14 @@ def test_pushed_model_is_a_start_with_the_same_logits(run, hub_server, tmp_path)
 
 
 @pytest.mark.torch
-def test_torch_loads_an_export_strictly_with_the_same_logits(run, monkeypatch):
+def test_torch_loads_an_export_strictly_with_the_same_logits(run):
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(make_resnet, "NUM_CLASSES", 100)
-    theirs = make_resnet.build(
-        torch_reference.torchvision(), "resnet18", "imagenet", "linear", width=WIDTH
-    )
+    torch_reference.torchvision()
+    from jaxcifar.parity import networks, torch_networks
+
+    theirs = networks.theirs(networks.Case("resnet18", width=WIDTH, num_classes=100))
     model, _ = checkpoint.load_model(run.directory)
-    make_resnet.set_weights(theirs, weights.to_torchvision(model))
+    torch_networks.load(theirs, weights.to_torchvision(model))
     images = make_resnet.images("imagenet")
     with torch.no_grad():
         expected = theirs.eval()(torch.from_numpy(images)).numpy()

@@ -1,13 +1,10 @@
 """torchvision, for the tests and the golden files' scripts."""
 
-import pathlib
-import sys
 import types
 
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "scripts"))
-from torchvision_compat import import_torchvision
+from jaxcifar.torchvision_compat import import_torchvision
 
 
 def torchvision() -> types.ModuleType:

@@ -237,7 +237,9 @@ def apply_op(
     other = jnp.where(op == OP_INDEX["Contrast"], gray.mean(), gray)
     other = jnp.where(op == OP_INDEX["Brightness"], 0.0, other)
     other = jnp.where(op == OP_INDEX["Sharpness"], color.smooth(planes), other)
-    threshold = jnp.where(op == OP_INDEX["Invert"], 0.0, value_for("Solarize", default=2.0))
+    # In whole levels: torchvision's 0.4 is slightly above 102 / 255, and leaves the level 102 alone
+    threshold = jnp.ceil(255 * value_for("Solarize", default=2.0)) / 255
+    threshold = jnp.where(op == OP_INDEX["Invert"], 0.0, threshold)
     results = {
         _GEOMETRIC: warped,
         _BLENDS: color.blend(planes, other, 1 + level),

@@ -9,9 +9,9 @@ import numpy as np
 
 _CSS = """
 :root { color-scheme: light dark; --page: #fff; --ink: #1b1d20; --soft: #5a6069; --line: #d5d9de;
-  --box: #f4f6f8; --link: #005a9c; }
+  --box: #f4f6f8; --link: #005a9c; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --page: #16181b; --ink: #e8eaed; --soft: #a9b0b9;
-  --line: #3a3f46; --box: #202328; --link: #8cc8f0; } }
+  --line: #3a3f46; --box: #202328; --link: #8cc8f0; --bad: #ff8a80; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 76rem; padding: 0 1rem 3rem; background: var(--page);
   color: var(--ink); font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
@@ -49,6 +49,7 @@ th { font-weight: 600; }
 th[scope="col"] { white-space: normal; vertical-align: bottom; }
 th:first-child, .text { text-align: left; }
 td.text { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
+.bad :is(th, td) { color: var(--bad); font-weight: 600; }
 .heat td { border: 1px solid var(--page); text-align: center; min-width: 3rem; }
 details { margin: .6rem 0; }
 summary { cursor: pointer; padding: .2rem 0; color: var(--link); }
@@ -109,7 +110,11 @@ def items(texts: Iterable[str]) -> str:
 
 
 def table(
-    caption: str, columns: Sequence[str], rows: Iterable[Sequence], words: Collection[str] = ()
+    caption: str,
+    columns: Sequence[str],
+    rows: Iterable[Sequence],
+    words: Collection[str] = (),
+    bad: Collection[int] = (),
 ) -> str:
     """Returns a table whose cells are escaped; the first of each row is its heading.
 
@@ -118,15 +123,17 @@ def table(
         columns: the headings.
         rows: the cells.
         words: the columns that hold text rather than numbers.
+        bad: the numbers of the rows that are shown in red.
     """
     kinds = [' class="text"' if name in words else "" for name in columns]
     body = (
-        f'<tr><th scope="row">{escape(first)}</th>'
+        ('<tr class="bad">' if index in bad else "<tr>")
+        + f'<th scope="row">{escape(first)}</th>'
         + "".join(
             f"<td{kind}>{escape(cell)}</td>" for kind, cell in zip(kinds[1:], others, strict=True)
         )
         + "</tr>"
-        for first, *others in rows
+        for index, (first, *others) in enumerate(rows)
     )
     return _table(caption, columns, body, kinds)
 

@@ -1,4 +1,4 @@
-"""Imports torchvision alongside any build of PyTorch, for scripts and tests that compare to it."""
+"""Imports torchvision alongside any build of PyTorch, for what compares with it."""
 
 import functools
 import sys
