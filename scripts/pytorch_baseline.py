@@ -22,10 +22,9 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
+from jaxcifar import optional
 from jaxcifar.parity import torch_networks
 from jaxcifar.torchvision_compat import import_torchvision
-
-from jaxcifar import optional
 
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 KINDS = ("images", "labels")
