@@ -14,7 +14,7 @@ import time
 
 from absl import flags
 
-from jaxcifar import cli
+from jaxcifar import cli, optional
 from jaxcifar.spec import ConfigError
 
 _OUTPUT = flags.DEFINE_string("output", "parity.html", "the .html file to write")
@@ -32,10 +32,7 @@ def main() -> int:
     try:
         import_torchvision()
     except ImportError as error:
-        raise ConfigError(
-            f"{error.name} is not installed: pip install torch torchvision "
-            "--index-url https://download.pytorch.org/whl/cpu"
-        ) from None
+        raise ConfigError(f"{error.name} is not installed: {optional.install('torch')}") from None
 
     from jaxcifar.parity import page, run
 
