@@ -198,7 +198,7 @@ def test_help_imports_neither_jax_nor_torch():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ([], "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"),
+        ([], "pip install --index-url https://download.pytorch.org/whl/cpu"),
         (["--output=page.pdf"], "--output='page.pdf' must be a file named *.html"),
     ],
 )
