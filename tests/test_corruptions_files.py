@@ -103,6 +103,6 @@ def test_command_writes_what_evaluate_reads(tmp_path, image_folder):
     if not photographs.are_installed():
         assert "left out: frost (pip install --no-deps imagecorruptions)" in done.stdout
     assert done.stdout.endswith(f" corruptions of 8 images: {output}\n")
-    benchmark = corruption_benchmark.find(str(output), num_classes=2)
+    benchmark = corruption_benchmark.find(str(output), num_classes=2, image_size=32)
     assert benchmark.labels.tolist() == test.labels.tolist() * 5
     assert benchmark.load["contrast"]()[5 * 8 - 1].std() < test.images[7].std()
