@@ -236,8 +236,11 @@ GROUPS += ("Random transforms", "Mixing", "Training", "Different by design")
 @pytest.fixture
 def all_rows():
     torch_reference.torchvision()  # or the test is skipped
+    import torch
+
     from jaxcifar.parity import run
 
+    torch.set_num_threads(1)  # as the command does
     return run.all_rows()
 
 

@@ -8,7 +8,7 @@ import torch
 
 from jaxcifar import augment
 from jaxcifar.parity.given import jit
-from jaxcifar.parity.random_transforms import OURS, THEIRS
+from jaxcifar.parity.random_transforms import rectangle
 from jaxcifar.parity.rows import ABSOLUTE, DISTRIBUTION, K_S_LIMIT, row
 from jaxcifar.parity.torch_networks import channels_first, channels_last
 from jaxcifar.torchvision_compat import import_torchvision
@@ -19,7 +19,8 @@ v2 = import_torchvision().transforms.v2
 
 HEIGHT, WIDTH = 12, 16
 ROUNDING = "float32 rounding"
-SAMPLES = f"samples, of {OURS:,} and {THEIRS:,} draws: the generators differ"
+NUM_DRAWS = 10_000  # by each side
+SAMPLES = f"samples, of {NUM_DRAWS:,} draws each: the generators differ"
 
 
 def draws(mix: Callable, size: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
@@ -27,7 +28,7 @@ def draws(mix: Callable, size: int, alpha: float) -> tuple[np.ndarray, np.ndarra
     their row, and targets [draws, size, size], first one-hot.
     """
     images, targets = _batch(size)
-    keys = jax.random.split(jax.random.key(0), OURS)
+    keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
     mixes = jit(jax.vmap(lambda key: mix(key, images, targets, prob=1.0, alpha=alpha)))(keys)
     return tuple(map(np.asarray, mixes))
 
@@ -46,13 +47,16 @@ def lams(targets: np.ndarray) -> np.ndarray:
     return np.diagonal(targets, axis1=1, axis2=2).min(1)
 
 
-def box(images: np.ndarray) -> tuple[int, int, int, int]:
-    """Returns (left, top, right, bottom) of what cutmix has pasted into a batch [B, H, W, 1]."""
-    changed = (images[..., 0] != np.arange(len(images))[:, None, None]).any(0)
-    if not changed.any():
-        return 0, 0, 0, 0
-    rows, columns = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+def boxes(images: np.ndarray) -> np.ndarray:
+    """Returns (left, top, right, bottom) of what cutmix has pasted into batches [..., B, H, W, 1];
+    zeros if that is nothing.
+    """
+    changed = (images[..., 0] != np.arange(images.shape[-4])[:, None, None]).any(-3)
+    left, top, height, width = (
+        rectangle(np.where(changed[..., None], 0, 1))[side]
+        for side in ("left", "top", "height", "width")
+    )
+    return np.stack([left, top, left + width, top + height], -1)
 
 
 def with_partners_before(mix: Callable) -> tuple[np.ndarray, np.ndarray]:
@@ -103,7 +107,7 @@ def mixup() -> tuple:
 )
 def cutmix() -> tuple:
     images, targets = with_partners_before(augment.cutmix)
-    left, top, right, bottom = box(images)
+    left, top, right, bottom = boxes(images).tolist()
     share = 1 - (right - left) * (bottom - top) / (HEIGHT * WIDTH)
 
     class Given(v2.CutMix):
@@ -127,7 +131,7 @@ def cutmix() -> tuple:
 def mixup_lam() -> tuple:
     torch.manual_seed(0)
     theirs = v2.MixUp(alpha=0.4, num_classes=8)
-    lam = [theirs.make_params([])["lam"] for _ in range(THEIRS)]
+    lam = [theirs.make_params([])["lam"] for _ in range(NUM_DRAWS)]
     return lams(draws(augment.mixup, 8, 0.4)[1]), np.array(lam)
 
 
@@ -143,8 +147,10 @@ def mixup_lam() -> tuple:
 def cutmix_box() -> tuple:
     torch.manual_seed(0)
     theirs, batch = v2.CutMix(num_classes=8), [torch.zeros(8, 1, HEIGHT, WIDTH)]
-    boxes = np.array([theirs.make_params(batch)["box"] for _ in range(THEIRS)])
-    boxes[(boxes[:, 2] <= boxes[:, 0]) | (boxes[:, 3] <= boxes[:, 1])] = 0  # empty
-    ours = np.array([box(images) for images in draws(augment.cutmix, 8, 1.0)[0]])
+    expected = np.array([theirs.make_params(batch)["box"] for _ in range(NUM_DRAWS)])
+    expected[(expected[:, 2] <= expected[:, 0]) | (expected[:, 3] <= expected[:, 1])] = 0  # empty
     names = ("left", "top", "right", "bottom")
-    return dict(zip(names, ours.T, strict=True)), dict(zip(names, boxes.T, strict=True))
+    return tuple(
+        dict(zip(names, side.T, strict=True))
+        for side in (boxes(draws(augment.cutmix, 8, 1.0)[0]), expected)
+    )

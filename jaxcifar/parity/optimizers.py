@@ -3,6 +3,7 @@
 Importing this does not import PyTorch: the tests use our side without it.
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -39,6 +40,7 @@ CASES: list[Case] = [
 ]
 
 
+@functools.cache
 def recorded() -> tuple[Params, list[Params]]:
     """Returns initial parameters and 200 gradients of each, float32, from a fixed seed."""
     rng = np.random.default_rng(5)

@@ -31,6 +31,10 @@ def show(results: Iterable[Result], versions: str) -> list[Result]:
             members = list(members)
             console.print(_terminal_table(group, members))
             done += members
+    console.print("\nHow differences are measured")
+    for line in meanings(done):
+        console.print(rich.text.Text(line, style="dim"))
+    console.print()
     for result in failures(done):
         console.print(rich.text.Text(f"{verdict(result)}: {describe(result)}", style="bold red"))
     console.print(summary(done), markup=False)
@@ -99,6 +103,12 @@ def describe(result: Result) -> str:
     return f"{what}: {difference(result)} instead of {tolerance(result)}{where}"
 
 
+def meanings(results: Sequence[Result]) -> list[str]:
+    """Returns a line for each way in which differences are measured."""
+    measures = dict.fromkeys(result.row.measure for result in results)
+    return [f"{measure.unit or 'no unit'}: {measure.meaning}" for measure in measures]
+
+
 def summary(results: Sequence[Result]) -> str:
     """Returns the counts in one line."""
     claims = [result for result in results if not result.row.by_design]
@@ -133,9 +143,8 @@ def write(
     for group, members in itertools.groupby(results, key=lambda result: result.row.group):
         name = group.lower().replace(" ", "-")
         sections.append(html.Section(name, group, _html_table(group, list(members))))
-    measures = dict.fromkeys(result.row.measure for result in results)
-    meanings = [f"{measure.unit or 'No unit'}: {measure.meaning}." for measure in measures]
-    sections.append(html.Section("measures", "How differences are measured", html.items(meanings)))
+    measures = html.items(meanings(results))
+    sections.append(html.Section("measures", "How differences are measured", measures))
     if failed:
         lines = html.items(f"{verdict(result)}: {describe(result)}" for result in failed)
         sections.append(html.Section("failed", "Rows that failed", lines))

@@ -1,12 +1,18 @@
-"""Rows of random transforms: the distributions of their results on one image.
+"""Rows of random transforms: the distributions of what they do to an image.
 
-Neither side's generator is the other's, so samples of both are compared: chosen values of the
-results, one by one. They depend on everything that is drawn, and on the order of what is applied.
+Neither side's generator is the other's, so samples are compared: chosen values of the results, one
+by one. They depend on everything that is drawn, and on the order of what is applied.
+
+Where torchvision says what it has drawn, our own deterministic transform, which has a row of its
+own, applies it: then only the draws can differ, and there are many. Torchvision's automatic
+augmentation has to be run, image by image.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
 
@@ -28,50 +34,183 @@ GROUP = "Random transforms"
 
 v2 = import_torchvision().transforms.v2
 
-OURS, THEIRS = 3000, 1000  # how often each side draws
+NUM_DRAWN = 20_000, 10_000  # how often each side draws
+NUM_RUN = 3000, 1000  # how often, where torchvision has to be run
 
 PICTURE = pictures(16, 16)[3]
-# Red is the column and green the row, in steps of ten levels: a result shows where pixels are from
-RAMP = np.stack([*np.mgrid[0:16, 0:16][::-1] * 10 + 50, np.full((16, 16), 128)], -1).astype(
-    np.uint8
+# Red is the column and green the row, in steps of ten levels: a pixel shows where it is from
+RAMP = np.stack([*np.mgrid[0:16, 0:16][::-1] * 10 + 50, np.full((16, 16), 128)], -1)
+RAMP = RAMP.astype(np.uint8)
+
+Features = Callable[[Any], dict[str, Any]]
+
+
+def pixels(images: Any) -> dict[str, Any]:
+    """Returns single values of images [..., 16, 16, 3], from the middle to the corners."""
+    places = ((8, 7, 0), (5, 9, 1), (11, 4, 2), (3, 3, 0), (13, 12, 1), (0, 8, 2), (15, 0, 1))
+    return {f"pixel ({y}, {x}), channel {c}": images[..., y, x, c] for y, x, c in places}
+
+
+def window(images: Any) -> dict[str, Any]:
+    """Returns where a resized window of the ramp is from, and how large it is."""
+    return {
+        "left": images[..., 8, 4, 0],
+        "top": images[..., 4, 8, 1],
+        "width": images[..., 8, 12, 0] - images[..., 8, 4, 0],
+        "height": images[..., 12, 8, 1] - images[..., 4, 8, 1],
+    }
+
+
+def rectangle(images: Any) -> dict[str, Any]:
+    """Returns the rectangle of images [..., H, W, 3] whose pixels are black."""
+    black = (images == 0).all(-1)
+    rows, columns = black.any(-1), black.any(-2)
+    return {
+        "top": rows.argmax(-1),
+        "left": columns.argmax(-1),
+        "height": rows.sum(-1),
+        "width": columns.sum(-1),
+    }
+
+
+def ours(
+    name: str, arguments: tuple, image: np.ndarray, features: Features, count: int
+) -> dict[str, np.ndarray]:
+    """Returns features of many results of one of our random transforms on an image uint8."""
+    keys, image = jax.random.split(jax.random.key(0), count), unit_floats(image)
+    transform = getattr(augment, name)
+    return jit(jax.vmap(lambda key: features(transform(key, image, *arguments))))(keys)
+
+
+def drawn(
+    transform: Any, apply: Callable, image: np.ndarray, features: Features
+) -> dict[str, np.ndarray]:
+    """Returns features of many results of torchvision's random transform on an image uint8.
+
+    Args:
+        transform: says by `make_params` what it has drawn.
+        apply: (image, **drawn) -> image; ours.
+        image: uint8 [H, W, 3].
+        features: what is returned of a result.
+    """
+    torch.manual_seed(0)
+    tensors = [channels_first(image)]
+    draws = [transform.make_params(tensors) for _ in range(NUM_DRAWN[1])]
+    names = [name for name, value in draws[0].items() if name != "v"]  # v: an erased color
+    values = {name: np.array([np.asarray(draw[name]) for draw in draws]) for name in names}
+    values = {n: v.astype(np.float32) if v.dtype.kind == "f" else v for n, v in values.items()}
+    return jit(jax.vmap(lambda draw: features(apply(unit_floats(image), **draw))))(values)
+
+
+def run(transform: Callable, image: np.ndarray, features: Features) -> dict[str, np.ndarray]:
+    """Returns features of the results of torchvision's random transform, run on an image uint8."""
+    torch.manual_seed(0)
+    tensor = channels_first(image)
+    results = np.stack([channels_last(transform(tensor)) for _ in range(NUM_RUN[1])])
+    return features(unit_floats(results))
+
+
+def declare(
+    what: str,
+    transform: Any,
+    arguments: tuple,
+    *,
+    apply: Callable | None = None,
+    image: np.ndarray = RAMP,
+    features: Features = pixels,
+    measure: Measure | None = None,
+) -> None:
+    """Declares the row of a random transform.
+
+    Args:
+        what: our transform's name, and what of it is compared.
+        transform: torchvision's.
+        arguments: ours.
+        apply: see `drawn`; None: torchvision's is run.
+        image: uint8 [H, W, 3].
+        features: what is compared of a result.
+        measure: how (default: of 8-bit values where torchvision's is run).
+    """
+    counts = NUM_DRAWN if apply else NUM_RUN
+    class_name = type(transform).__name__
+    against = f"torchvision.transforms.v2.{class_name}"
+
+    @row(
+        what,
+        group=GROUP,
+        against="the authors' Cutout" if class_name == "Cutout" else against,
+        tolerance=K_S_LIMIT,
+        reason=f"samples, of {counts[0]:,} and {counts[1]:,} draws: the generators differ",
+        measure=measure or (DISTRIBUTION if apply else DISTRIBUTION_OF_LEVELS),
+        dtype="float32",
+    )
+    def distribution() -> tuple:
+        actual = ours(what.partition(":")[0], arguments, image, features, counts[0])
+        if apply:
+            return actual, drawn(transform, apply, image, features)
+        return actual, run(transform, image, features)
+
+
+# --- what torchvision says that it has drawn ------------------------------------------------------
+
+_ADJUSTMENTS = (
+    augment.adjust_brightness,
+    augment.adjust_contrast,
+    augment.adjust_saturation,
+    augment.adjust_hue,
 )
 
 
-def sampled(
-    ours: Callable, theirs: Callable, image: np.ndarray, features: Callable
-) -> tuple[dict, dict]:
-    """Returns features of many results of each side.
-
-    Args:
-        ours: (key, image) -> image.
-        theirs: uint8 tensor [3, H, W] -> tensor.
-        image: uint8 [H, W, 3].
-        features: images [N, H, W, 3] in [0, 1] -> arrays [N] by name.
-    """
-    keys = jax.random.split(jax.random.key(0), OURS)
-    results = jit(jax.vmap(ours, (0, None)))(keys, unit_floats(image))
-    torch.manual_seed(0)
-    tensor = channels_first(image)
-    expected = np.stack([channels_last(theirs(tensor)) for _ in range(THEIRS)])
-    return features(np.asarray(results)), features(unit_floats(expected))
+def jittered(image: jax.Array, fn_idx: jax.Array, **factors: jax.Array) -> jax.Array:
+    """Returns an image after ColorJitter's four adjustments, in the order of `fn_idx`."""
+    names = ("brightness_factor", "contrast_factor", "saturation_factor", "hue_factor")
+    for place in range(4):
+        branches = [
+            lambda image, adjust=adjust, factor=factors[name]: adjust(image, factor)
+            for adjust, name in zip(_ADJUSTMENTS, names, strict=True)
+        ]
+        image = jax.lax.switch(fn_idx[place], branches, image)
+    return image
 
 
-def pixels(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns single values, from the middle to the corners."""
-    places = ((8, 7, 0), (5, 9, 1), (11, 4, 2), (3, 3, 0), (13, 12, 1), (0, 8, 2), (15, 0, 1))
-    return {f"pixel ({y}, {x}), channel {c}": images[:, y, x, c] for y, x, c in places}
+declare(
+    "random_crop",
+    v2.RandomCrop(16, padding=4),
+    (16, 4),
+    apply=lambda image, top, left, **_: augment.crop(image, top - 4, left - 4, 16, 16),
+)
+declare(
+    "random_resized_crop",
+    v2.RandomResizedCrop(16, (0.2, 1.0), (0.6, 1.6)),
+    (16, (0.2, 1.0), (0.6, 1.6)),
+    apply=lambda image, **values: augment.resized_crop(image, **values, size=16),
+    features=window,
+)
+declare(
+    "random_rotation",
+    v2.RandomRotation(30),
+    (30,),
+    apply=lambda image, angle: augment.rotate(image, angle),
+)
+_AFFINE = (15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))
+declare(
+    "random_affine",
+    v2.RandomAffine(*_AFFINE),
+    _AFFINE,
+    apply=lambda image, **values: augment.affine(image, **values),
+)
+_JITTER = (0.8, 0.8, (0.2, 1.8), 0.3)
+declare("color_jitter", v2.ColorJitter(*_JITTER), _JITTER, apply=jittered, image=PICTURE)
+declare(
+    "random_erasing: the rectangle",
+    v2.RandomErasing(1.0),
+    (1.0, (0.02, 0.33), (0.3, 3.3), 0.0),
+    apply=lambda image, i, j, h, w: augment.erase(image, i, j, h, w, 0.0),
+    features=rectangle,
+)
 
 
-def rectangle(images: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns the rectangle whose pixels are black in all channels."""
-    black = (images == 0).all(-1)
-    rows, columns = black.any(2), black.any(1)
-    return {
-        "top": rows.argmax(1),
-        "left": columns.argmax(1),
-        "height": rows.sum(1),
-        "width": columns.sum(1),
-    }
+# --- what has to be run ---------------------------------------------------------------------------
 
 
 class Cutout:
@@ -86,65 +225,23 @@ class Cutout:
         return image
 
 
-def declare(
-    what: str,
-    theirs: Callable,
-    ours: Callable,
-    image: np.ndarray = RAMP,
-    features: Callable = pixels,
-    measure: Measure = DISTRIBUTION_OF_LEVELS,
-) -> None:
-    """Declares the row of a random transform; see `sampled`."""
-    name = type(theirs).__name__
-    row(
-        what,
-        group=GROUP,
-        against="the authors' Cutout" if name == "Cutout" else f"torchvision.transforms.v2.{name}",
-        tolerance=K_S_LIMIT,
-        reason=f"samples, of {OURS:,} and {THEIRS:,} draws: the generators differ",
-        measure=measure,
-        dtype="float32",
-    )(lambda: sampled(ours, theirs, image, features))
-
-
-def _ours(name: str, *arguments, **named) -> Callable:
-    return lambda key, image: getattr(augment, name)(key, image, *arguments, **named)
-
-
-declare("random_crop", v2.RandomCrop(16, padding=4), _ours("random_crop", 16, 4))
+declare("random_flip", v2.RandomHorizontalFlip(0.3), (0.3,))
 declare(
-    "random_resized_crop",
-    v2.RandomResizedCrop(16, (0.2, 1.0), (0.6, 1.6)),
-    _ours("random_resized_crop", 16, (0.2, 1.0), (0.6, 1.6)),
-)
-declare("random_flip", v2.RandomHorizontalFlip(0.3), _ours("random_flip", 0.3))
-declare("random_rotation", v2.RandomRotation(30), _ours("random_rotation", 30))
-_AFFINE = (15, (0.1, 0.25), (0.8, 1.1), (-5, 10, 2, 3))
-declare("random_affine", v2.RandomAffine(*_AFFINE), _ours("random_affine", *_AFFINE))
-_JITTER = (0.4, 0.5, (0.2, 1.5), 0.2)
-declare("color_jitter", v2.ColorJitter(*_JITTER), _ours("color_jitter", *_JITTER), PICTURE)
-declare(
-    "random_erasing: the rectangle",
-    v2.RandomErasing(0.7),
-    _ours("random_erasing", 0.7, value=0.0),
-    features=rectangle,
+    "random_erasing: how often",
+    v2.RandomErasing(0.3),
+    (0.3, (0.02, 0.33), (0.3, 3.3), 0.0),
+    features=lambda images: {"whether": (images == 0).any((-1, -2, -3))},
     measure=DISTRIBUTION,
 )
-declare(
-    "cutout: the square",
-    Cutout(),
-    _ours("cutout", 6, 0.0),
-    features=rectangle,
-    measure=DISTRIBUTION,
-)
-declare("randaugment", v2.RandAugment(2, 9), _ours("randaugment", 2, 9), PICTURE)
-declare("autoaugment", v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10), _ours("autoaugment"), PICTURE)
-declare("trivial_augment", v2.TrivialAugmentWide(), _ours("trivial_augment"), PICTURE)
-declare("augmix", v2.AugMix(), _ours("augmix"), PICTURE)
+declare("cutout: the square", Cutout(), (6, 0.0), features=rectangle, measure=DISTRIBUTION)
+declare("randaugment", v2.RandAugment(2, 9), (2, 9), image=PICTURE)
+declare("autoaugment", v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10), (), image=PICTURE)
+declare("trivial_augment", v2.TrivialAugmentWide(), (), image=PICTURE)
+declare("augmix", v2.AugMix(), (), image=PICTURE)
 
 
 @row(
-    "random_erasing's default color: 0 after normalization, given the same rectangles",
+    "random_erasing: its default color is 0 after normalization, given the same rectangles",
     group=GROUP,
     against="torchvision.transforms.v2.functional.normalize, erase",
     tolerance=5e-7,
@@ -153,17 +250,14 @@ declare("augmix", v2.AugMix(), _ours("augmix"), PICTURE)
     dtype="float32",
 )
 def erased_color() -> tuple:
-    config, white = config_lib.default(), np.full((16, 16, 3), 255, np.uint8)
+    config, white = config_lib.default(), np.ones((16, 16, 3), np.float32)
     keys = jax.random.split(jax.random.key(1), 20)
-    erased = jit(jax.vmap(_ours("random_erasing", 1.0), (0, None)))(keys, unit_floats(white))
-    rectangles = rectangle(np.where(np.asarray(erased) == 1, 1, 0))
-    ours = (np.asarray(erased) - np.array(config.data.mean)) / np.array(config.data.std)
-    normalized = v2.functional.normalize(
-        channels_first(unit_floats(white)), config.data.mean, config.data.std
-    )
-    boxes = zip(*(rectangles[side] for side in ("top", "left", "height", "width")), strict=True)
+    erase = jax.vmap(lambda key: augment.random_erasing(key, jnp.asarray(white), 1.0))
+    erased = np.asarray(jit(erase)(keys))
+    rectangles = rectangle(np.where(erased == 1, 1, 0))
+    normalized = v2.functional.normalize(channels_first(white), config.data.mean, config.data.std)
     theirs = [
         channels_last(v2.functional.erase(normalized, *map(int, box), torch.zeros(3, 1, 1)))
-        for box in boxes
+        for box in zip(*rectangles.values(), strict=True)
     ]
-    return ours, np.stack(theirs)
+    return (erased - np.array(config.data.mean)) / np.array(config.data.std), np.stack(theirs)

@@ -190,9 +190,9 @@ def _pixels(ours: Arrays, theirs: Arrays) -> dict[str, float]:
     }
 
 
-def _kolmogorov_smirnov(ours: Arrays, theirs: Arrays, slack: float = 0.0) -> dict[str, float]:
-    """Returns the two-sample statistic by name; where values may differ by `slack`, the smallest
-    that this allows.
+def _kolmogorov_smirnov(ours: Arrays, theirs: Arrays, slack: float = 1e-6) -> dict[str, float]:
+    """Returns the two-sample statistic by name: the smallest, if values may differ by `slack`,
+    which by default is rounding.
     """
     statistics = {}
     for name in ours:
