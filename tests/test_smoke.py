@@ -11,6 +11,8 @@ def test_smoke_run_trains_resumes_and_reports(small_config, tmp_path, capsys):
     small_config.num_epochs = 7
     small_config.eval.ood_dir = str(tmp_path / "nowhere")  # not scored
     workdir = tmp_path / "run"
+    (tmp_path / "run-smoke").mkdir()
+    (tmp_path / "run-smoke" / "old").touch()  # is replaced
     assert "interrupted, resumed, tested" in smoke.smoke(small_config, workdir)
     output = capsys.readouterr().out
     assert "resuming in epoch 1 after 2 steps" in output
@@ -23,7 +25,7 @@ def test_smoke_run_trains_resumes_and_reports(small_config, tmp_path, capsys):
     assert record["step"] == 3
     written = json.loads((directory / "config.json").read_text())
     assert written["batch_size"] == small_config.batch_size
-    smoke.smoke(small_config, workdir)  # replaces it
+    assert not (directory / "old").exists()
     assert [path.name for path in tmp_path.glob("run*")] == ["run-smoke"]
 
 
