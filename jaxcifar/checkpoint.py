@@ -190,24 +190,7 @@ def load_model(
     """
     if config_file:
         config_lib.load(config_file)
-    checkpoints = pathlib.Path(workdir) / "checkpoints"
-    if runs := seed_directories(pathlib.Path(workdir)):
-        raise ConfigError(
-            f"{str(workdir)!r} holds the runs of {len(runs)} seeds: name one, such as "
-            f"{str(runs[0])!r}"
-        )
-    if not checkpoints.is_dir():
-        raise ConfigError(f"{str(workdir)!r} is not the work directory of a run with a checkpoint")
-    while True:
-        before = sorted(checkpoints.glob("*/*"))
-        try:
-            path = _find(checkpoints, which)
-            progress = checkpoint_files.read_progress(path)
-            leaves = _read_model(path)
-            break
-        except ConfigError:
-            if sorted(checkpoints.glob("*/*")) == before:  # else the run has saved meanwhile
-                raise
+    path, progress, leaves = _read(workdir, which)
     config = config_lib.from_dict(progress.config)
     _check_registered(config, config_file)
     num_classes = len(progress.class_names)
@@ -221,6 +204,36 @@ def load_model(
     model.normalization = tuple(config.data.mean), tuple(config.data.std)
     model.image_size = config.data.image_size
     return model, config
+
+
+def read_best(workdir: str | os.PathLike) -> tuple[Progress, dict[str, np.ndarray]]:
+    """Returns the progress that a run's best checkpoint records, and the parameters and statistics
+    in it by path; the model need not be registered. Otherwise as `load_model`, with its errors.
+    """
+    return _read(workdir, "best")[1:]
+
+
+def _read(
+    workdir: str | os.PathLike, which: str | int
+) -> tuple[pathlib.Path, Progress, dict[str, np.ndarray]]:
+    """Returns a checkpoint's path, its progress, and its parameters and statistics by path."""
+    checkpoints = pathlib.Path(workdir) / "checkpoints"
+    if runs := seed_directories(pathlib.Path(workdir)):
+        raise ConfigError(
+            f"{str(workdir)!r} holds the runs of {len(runs)} seeds: name one, such as "
+            f"{str(runs[0])!r}"
+        )
+    if not checkpoints.is_dir():
+        raise ConfigError(f"{str(workdir)!r} is not the work directory of a run with a checkpoint")
+    while True:
+        before = sorted(checkpoints.glob("*/*"))
+        try:
+            path = _find(checkpoints, which)
+            progress = checkpoint_files.read_progress(path)
+            return path, progress, _read_model(path)
+        except ConfigError:
+            if sorted(checkpoints.glob("*/*")) == before:  # else the run has saved meanwhile
+                raise
 
 
 def _restore(path: pathlib.Path, template: State) -> State:
@@ -278,11 +291,7 @@ def _check_fits(
     """Checks that an abstract model has the parameters and statistics of a checkpoint."""
     state = functional.flatten(nnx.to_pure_dict(nnx.state(model)))
     shapes = {name: leaf.shape for name, leaf in leaves.items()}
-    expected = {
-        name: leaf.shape
-        for name, leaf in state.items()
-        if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # a module's own generator
-    }
+    expected = functional.shapes(model)
     wrong = [name for name, shape in expected.items() if shapes.get(name) != shape]
     wrong += [name for name in shapes if name not in state]
     if wrong:

@@ -8,14 +8,13 @@ declared in `keys` and in the signatures that it reads.
 
 import hashlib
 import json
-import pathlib
 import traceback
 from collections.abc import Iterator
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from jaxcifar import config_keys, spec
+from jaxcifar import config_files, config_keys, spec
 from jaxcifar.config_keys import GROUPS, Key
 from jaxcifar.registry import suggest
 from jaxcifar.spec import ConfigError
@@ -61,7 +60,7 @@ def load(path: str) -> ConfigDict:
     The file is run as Python, so that it may register models, schedules, optimizers and transforms.
 
     Args:
-        path: the file, or the name of one in ./configs, such as "part1".
+        path: the file, or the name of one in ./configs or of jaxcifar's own, such as "part1".
 
     Raises:
         ConfigError: there is no such file, it fails to run, or what it returns is not valid.
@@ -73,7 +72,10 @@ def load(path: str) -> ConfigDict:
 
 def read(path: str) -> ConfigDict:
     """Returns what the experiment file's `get_config()` returns, not validated; see `load`."""
-    file = _find(path)
+    file = config_files.find(path)
+    if file is None:
+        known = ", ".join(config_files.names())
+        raise ConfigError(f"there is no config file {str(path)!r}; known by name: {known}")
     try:
         source = file.read_bytes()
     except OSError as error:
@@ -97,7 +99,7 @@ def read(path: str) -> ConfigDict:
     if isinstance(config, config_dict.FrozenConfigDict):
         config = ConfigDict(config)
     if "config_file" in config:  # else validate() reports that keys are missing
-        config.config_file = str(file)
+        config.config_file = config_files.portable(file)
         # Of this file and of the one that it has loaded the config from, if any
         source += config.config_sha256.encode()
         config.config_sha256 = hashlib.sha256(source).hexdigest()
@@ -147,13 +149,7 @@ def validate(config: ConfigDict) -> None:
             raise ConfigError(key.invalid_message(f"config.{name}", values[name]))
     for group in GROUPS:
         _validate_group(group, config, keys)
-    if config.model.pretrained and not GROUPS["model"].registry[config.model.name].in_torchvision:
-        names = [n for n, entry in GROUPS["model"].registry.items() if entry.in_torchvision]
-        raise ConfigError(
-            f"config.model.pretrained={config.model.pretrained!r} has no effect with "
-            f"model.name={config.model.name!r}: leave it at '', or set model.name to "
-            f"{' or '.join(map(repr, names))}"
-        )
+    GROUPS["model"].registry[config.model.name].check_pretrained(config.model.pretrained)
     if config.seed + config.num_seeds > 2**32:
         raise ConfigError(
             f"config.num_seeds={config.num_seeds} is too many: the last seed is 2**32 - 1"
@@ -209,6 +205,16 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
         if values[0] != values[1] and not may_differ:
             lines.append(f"{name}: the run has {values[0]!r}, you asked for {values[1]!r}")
     return lines
+
+
+def changes(config: ConfigDict) -> dict[str, Any]:
+    """Returns the values that differ from the defaults, by key."""
+    values, defaults = dict(_flatten(config)), dict(_flatten(default()))
+    return {
+        name: values[name]
+        for name, key in config_keys.all_keys().items()
+        if not key.is_internal and name in values and values[name] != defaults[name]
+    }
 
 
 def describe(config: ConfigDict | None = None) -> str:
@@ -300,18 +306,6 @@ def _effective_values(config: ConfigDict) -> dict[str, Any]:
 def _to_tuples(value: Any) -> Any:
     """Returns a value from JSON with tuples in place of its lists."""
     return tuple(map(_to_tuples, value)) if isinstance(value, list | tuple) else value
-
-
-def _find(path: str) -> pathlib.Path:
-    file, configs = pathlib.Path(path), pathlib.Path("configs")
-    if file.is_file():
-        return file
-    for shipped in (configs / path, configs / f"{path}.py"):
-        if file.name == path and shipped.is_file():
-            return shipped
-    names = sorted(other.stem for other in configs.glob("*.py"))
-    hint = f"; configs/ has {', '.join(names)}" if names else ""
-    raise ConfigError(f"there is no config file {str(path)!r}{hint}")
 
 
 def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:

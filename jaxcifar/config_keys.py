@@ -10,7 +10,7 @@ import functools
 import operator
 from typing import Annotated, Any, Literal
 
-from jaxcifar import spec
+from jaxcifar import hub, spec
 from jaxcifar.data import CIFAR_MEAN, CIFAR_STD, DATASETS
 from jaxcifar.models import MODELS
 from jaxcifar.optimizers import OPTIMIZERS
@@ -86,10 +86,12 @@ _CONFIG_KEYS = {
         NonNegativeInt, 0, "train on this many images, a random subset chosen by seed (0: all)"
     ),
     "model.pretrained": Parameter(
-        str,
+        Annotated[str, spec.described(hub.FORMS, hub.is_valid)],
         "",
-        "weights a resnet starts from: a directory made by scripts/port_torchvision.py, or "
-        "'torchvision' (ImageNet's, downloaded on first use)",
+        "weights to start from: a run's work directory (its best model); for a resnet also a "
+        "directory made by python -m jaxcifar.port, 'torchvision' (ImageNet's), or a repository "
+        "on the Hugging Face hub; the output layer is new for another number of classes, or for "
+        "other classes than the run's",
     ),
     "augment": Parameter(
         str, "", "transforms of training images, such as 'random_crop(32, padding=4) | random_flip'"
@@ -201,10 +203,11 @@ _CONFIG_KEYS = {
     ),
 }
 
-# Set when a config is loaded from a file, not by users.
+# Set when a config is loaded from a file or a run begins, not by users.
 _INTERNAL_KEYS = {
     "config_file": Parameter(str, "", "the config file"),
     "config_sha256": Parameter(str, "", "its sha256"),
+    "pretrained_sha256": Parameter(str, "", "that of the weights from the Hugging Face hub"),
 }
 
 

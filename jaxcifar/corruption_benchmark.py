@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxcifar import cache, errors, manifest
+from jaxcifar import cache, errors, manifest, optional
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.spec import ConfigError
 
@@ -197,7 +197,7 @@ def table(result: Mapping[str, Any]) -> str:
         label = f"of {result['num_standard']} standard"
         lines.append(f"{label:<18} {result['mean_standard']:36.2f}")
     if "frost" not in result["accuracy"]:
-        lines.append("without frost (to generate it: pip install --no-deps imagecorruptions)")
+        lines.append(f"without frost (to generate it: {optional.install('imagecorruptions')})")
     return "\n".join(lines)
 
 

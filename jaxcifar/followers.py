@@ -119,13 +119,18 @@ def claim(config: ConfigDict, workdir: str | pathlib.Path, *, fresh: bool = Fals
         if run:
             progress = run.progress and run.progress.to_json()
             found = {"progress": progress, "summary": run.finished_summary()}
+            found["pretrained"] = run.config.model.pretrained, run.config.pretrained_sha256
         found = distributed.share_json(found)
     except BaseException:
         if run:
             run.lock.release()
         raise
     progress = found["progress"] and Progress.from_json(found["progress"])
-    return run or FollowerRun(config, pathlib.Path(workdir), progress, found["summary"])
+    if run:
+        return run
+    run = FollowerRun(config, pathlib.Path(workdir), progress, found["summary"])
+    run.config.model.pretrained, run.config.pretrained_sha256 = found["pretrained"]
+    return run
 
 
 def open_checkpoints(run: Run) -> "Checkpoints | FollowerCheckpoints":

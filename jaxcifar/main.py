@@ -1,4 +1,4 @@
-"""The training command: flags, then one call.
+"""Trains a config's model and scores it, or resumes such a run.
 
 python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fresh]
                         [--profile=DIR] [--smoke] [--config.KEY=VALUE ...]

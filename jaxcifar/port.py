@@ -21,11 +21,11 @@ def main() -> int:
     if not _OUTPUT.value:
         raise ConfigError("--output is missing: name the directory to create")
 
-    from jaxcifar import pretrained  # lazy: --help and errors should not wait for JAX
+    from jaxcifar import hub, pretrained  # lazy: --help and errors should not wait for JAX
 
     if _INPUT.value is None:
-        source = pretrained.TORCHVISION["resnet18"].url
-        metadata = pretrained.port(pretrained.download("resnet18"), _OUTPUT.value, source)
+        source = pretrained.TORCHVISION["resnet18"]
+        metadata = pretrained.port(hub.download(source), _OUTPUT.value, source.url)
     else:
         metadata = pretrained.port(_INPUT.value, _OUTPUT.value)
     model = metadata["model"]

@@ -45,7 +45,8 @@ class Program:
         """
         parallel.check_fits(mesh, sum(part.images.nbytes for part in splits))
         self.config, self.mesh = config, mesh
-        self.num_classes = len(splits.train.class_names)
+        self.class_names = splits.train.class_names
+        self.num_classes = len(self.class_names)
         self.steps_per_epoch = math.ceil(len(splits.train) / config.batch_size)
         self._replicated = parallel.replicated(mesh)
         self._put(splits)
@@ -91,7 +92,7 @@ class Program:
         Raises:
             ConfigError: `model.pretrained` cannot be loaded, or belongs to another network.
         """
-        arrays = pretrained.load(self.config, self.num_classes)
+        arrays = pretrained.load(self.config, self.class_names)
         return self._init_call(self._stream(Stream.INIT), arrays)
 
     def abstract_state(self) -> TrainState:

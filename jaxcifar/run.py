@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxcifar import checkpoint_files, errors
+from jaxcifar import checkpoint_files, errors, hub
 from jaxcifar import config as config_lib
 from jaxcifar.lock import RunLock
 from jaxcifar.manifest import write_atomically, write_json
@@ -39,20 +39,28 @@ class Run:
         cls, config: ConfigDict, workdir: str | pathlib.Path, *, fresh: bool = False
     ) -> "Run":
         """Returns this config's run in a directory, a new one or one to be resumed. Damaged
-        checkpoints are set aside, and the copies of the run's record are written again.
+        checkpoints are set aside, and the copies of the run's record are written again. Weights on
+        the Hugging Face hub are downloaded; the run's config has their commit.
 
         Args:
-            config: it is validated here.
+            config: it is validated here, and not changed.
             workdir: the directory.
             fresh: move an older run aside and start over.
 
         Raises:
             ConfigError: the config is not valid; the directory cannot be written, or another
                 process is using it; its run's config differs in what changes the computation (the
-                message lists the differences); or none of its checkpoints is intact.
+                message lists the differences); none of its checkpoints is intact; or weights cannot
+                be downloaded, and no run in the directory has recorded which they were.
         """
         config_lib.validate(config)
-        directory = pathlib.Path(workdir)
+        directory, pin_error = pathlib.Path(workdir), None
+        try:
+            config = hub.pin(config)
+        except ConfigError as error:
+            if fresh or not directory.exists():
+                raise
+            pin_error = error
         try:
             str(directory).encode()  # TensorStore needs UTF-8
             lock = _lock(directory)
@@ -72,6 +80,9 @@ class Run:
         try:
             with errors.machine():
                 run._find_progress()
+                if pin_error:
+                    run._pin_as_recorded(pin_error)
+                run._check_config()
                 if run.progress:
                     run.write_copies(run.progress)
         except BaseException:
@@ -138,7 +149,7 @@ class Run:
             file.write(_to_line(record))
 
     def _find_progress(self) -> None:
-        """Finds the checkpoint to resume from, and refuses one of another config."""
+        """Finds the checkpoint to resume from; refuses one run in the place of several."""
         if self.config.num_seeds == 1 and (runs := seed_directories(self.directory)):
             raise ConfigError(
                 f"{str(self.directory)!r} holds the runs of {len(runs)} seeds; choose another work "
@@ -151,11 +162,34 @@ class Run:
         if self.last is None:
             return
         self.progress = checkpoint_files.read_progress(self.last)
+
+    def _pin_as_recorded(self, error: ConfigError) -> None:
+        """Takes the commit of pretrained weights from the run's record: it has used them already,
+        so that the hub's being out of reach must not keep it from resuming.
+
+        Args:
+            error: raised where there is no record.
+        """
+        progress = self.progress
+        for directory in () if progress else seed_directories(self.directory):
+            last = checkpoint_files.find_newest(directory / "checkpoints" / "last")
+            progress = progress or (last and checkpoint_files.read_progress(last))
+        recorded = progress and config_lib.from_dict(progress.config)
+        config = recorded and hub.pin_as_recorded(self.config, recorded)
+        if not config:
+            raise error
+        print(f"{error}; going on with {config.model.pretrained}, which the run has recorded")
+        self.config = config
+
+    def _check_config(self) -> None:
+        """Refuses a run of another config."""
+        if self.progress is None:
+            return
         old = config_lib.from_dict(self.progress.config)
         if differences := config_lib.differences(old, self.config):
             raise ConfigError(
-                f"{str(self.directory)!r} holds a run with a different config; choose another work "
-                "directory:\n  " + "\n  ".join(differences),
+                f"{str(self.directory)!r} holds a run with a different config; take its values to "
+                "resume it, or choose another work directory:\n  " + "\n  ".join(differences),
                 command_hint="--fresh moves it aside and starts over",
             )
         file, sha256 = self.config.config_file, self.config.config_sha256

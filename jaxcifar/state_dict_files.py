@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxcifar import errors
+from jaxcifar import errors, optional
 from jaxcifar.spec import ConfigError
 
 
@@ -39,14 +39,19 @@ def write(state_dict: Mapping[str, np.ndarray], path: str | os.PathLike) -> None
     Raises:
         ConfigError: the file cannot be written.
     """
-    import safetensors.numpy  # lazy, here and below: only reading and writing need it
-
     path = pathlib.Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(safetensors.numpy.save(dict(state_dict), {"format": "pt"}))
+        path.write_bytes(to_bytes(state_dict))
     except OSError as error:
         raise ConfigError(f"{str(path)!r} cannot be written: {error.strerror}") from error
+
+
+def to_bytes(state_dict: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the content of a state dict's .safetensors file."""
+    import safetensors.numpy  # lazy, here and below: only reading and writing need it
+
+    return safetensors.numpy.save(dict(state_dict), {"format": "pt"})
 
 
 def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -68,8 +73,8 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise ConfigError(
-            f"reading {str(path)!r} needs PyTorch: pip install 'jaxcifar[torch]', or use a "
-            ".safetensors file"
+            f"reading {str(path)!r} needs PyTorch; use a .safetensors file, or: "
+            f"{optional.install('torch')}"
         ) from error
     try:
         with warnings.catch_warnings(action="ignore"):  # old pickle protocols warn

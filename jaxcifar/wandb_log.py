@@ -147,16 +147,26 @@ def start(workdir: pathlib.Path, config: ConfigDict, progress: Progress) -> Wand
     Raises:
         ConfigError: W&B is requested and cannot be used.
     """
-    requested = config.wandb.mode
+    mode = choose_mode(config.wandb.mode)
+    return None if mode == "disabled" else WandbLog(workdir, config, mode, progress)
+
+
+def choose_mode(requested: str) -> str:
+    """Returns "online", "offline" or "disabled": what config.wandb.mode says, or for its "auto"
+    $WANDB_MODE, or else online if an API key is configured.
+
+    Raises:
+        ConfigError: W&B is requested and cannot be used, or its settings are not valid.
+    """
     mode = os.environ.get("WANDB_MODE", "") if requested == "auto" else requested
     if mode == "disabled":
-        return None
+        return mode
     if mode not in ("", "online", "offline"):
         raise ConfigError(f"WANDB_MODE={mode!r} is not valid: use online, offline or disabled")
     if importlib.util.find_spec("wandb") is None:
         if requested == "auto":
             print("W&B is not installed: logging to metrics.jsonl only.")
-            return None
+            return "disabled"
         raise ConfigError(f"config.wandb.mode={requested!r} needs W&B: pip install wandb")
     has_key = mode != "offline" and _has_key()
     if mode == "online" and not has_key:
@@ -164,8 +174,7 @@ def start(workdir: pathlib.Path, config: ConfigDict, progress: Progress) -> Wand
             "W&B is to run online and needs an API key: set WANDB_API_KEY, run `wandb login`, "
             "or choose config.wandb.mode='offline'"
         )
-    mode = mode or ("online" if has_key else "offline")
-    return WandbLog(workdir, config, mode, progress)
+    return mode or ("online" if has_key else "offline")
 
 
 def _has_key() -> bool:

@@ -1,7 +1,7 @@
 """Conversion between torchvision state dicts and our parameters.
 
 The mapping is derived: modules have torchvision's names, so only the last path component changes,
-and a kernel's rank fixes its axes. For files see `state_dict_files`, for downloads `pretrained`.
+and a kernel's rank fixes its axes. For files see `state_dict_files`, for downloads `hub`.
 """
 
 import os
@@ -64,12 +64,12 @@ def from_torchvision(
             f"skip={skip!r} is not valid: neither the network nor the state dict has "
             f"{', '.join(unknown)}"
         )
-    problems = _mismatch(
+    problems = mismatch(
         {name: shape for name, shape in expected.items() if not belongs_to(name, skip)},
         {name: np.shape(value) for name, value in state_dict.items() if not belongs_to(name, skip)},
     )
     if problems:
-        raise ConfigError(f"the state dict does not match this network:\n{_describe(problems)}")
+        raise ConfigError(f"the state dict does not match this network:\n  {describe(problems)}")
     arrays = {
         name: _from_torch(np.asarray(state_dict[torch_name(name)], leaf.dtype))
         for name, leaf in _leaves(model).items()
@@ -120,7 +120,7 @@ def recognize(
     if len(stem_shape) != 4:
         raise ConfigError(
             f"{str(path)!r} is not a ResNet: no convolution 'conv1.weight' among its "
-            f"{len(state_dict)} tensors ({', '.join(_few(sorted(state_dict)))})"
+            f"{len(state_dict)} tensors ({', '.join(few(sorted(state_dict)))})"
         )
     arguments = {
         "width": stem_shape[0],
@@ -132,13 +132,13 @@ def recognize(
     for name in resnet.RESNETS:
         description = {"name": name, **arguments}
         model = nnx.eval_shape(lambda d=description: models.create(**d, rngs=nnx.Rngs(0)))
-        problems[name] = _mismatch(shapes(model), actual)
+        problems[name] = mismatch(shapes(model), actual)
         if not problems[name]:
             return description, model
     nearest = min(problems, key=lambda name: sum(map(len, problems[name].values())))
     raise ConfigError(
-        f"{str(path)!r} matches none of {', '.join(resnet.RESNETS)}; compared with {nearest}:\n"
-        + _describe(problems[nearest], _few)
+        f"{str(path)!r} matches none of {', '.join(resnet.RESNETS)}; compared with {nearest}:\n  "
+        + describe(problems[nearest], few)
     )
 
 
@@ -162,7 +162,7 @@ def _head_arguments(state_dict: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return arguments
 
 
-def _mismatch(
+def mismatch(
     expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tuple[int, ...]]
 ) -> dict[str, list[str]]:
     """Returns how the actual shapes differ from those expected, by kind of problem."""
@@ -180,15 +180,19 @@ def _mismatch(
     return {kind: names for kind, names in problems.items() if names}
 
 
-def _describe(
-    problems: Mapping[str, list[str]], shorten: Callable[[list[str]], list[str]] = list
+def describe(
+    problems: Mapping[str, list[str]],
+    shorten: Callable[[list[str]], list[str]] = list,
+    separator: str = "\n  ",
 ) -> str:
-    return "\n".join(
-        f"  {len(names)} {kind}: {', '.join(shorten(names))}" for kind, names in problems.items()
+    """Returns what `mismatch` has found in words, each kind of problem with its names."""
+    return separator.join(
+        f"{len(names)} {kind}: {', '.join(shorten(names))}" for kind, names in problems.items()
     )
 
 
-def _few(names: list[str]) -> list[str]:
+def few(names: list[str]) -> list[str]:
+    """Returns three of the names, and "…" for the others."""
     return [*names[:3], "…"] if len(names) > 3 else names
 
 

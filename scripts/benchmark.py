@@ -35,6 +35,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from benchmark_workers import ROOT, Worker
 
+from jaxcifar import optional
+
 
 class Workload(NamedTuple):
     """One --model choice."""
@@ -219,7 +221,7 @@ def check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -
         except OSError as error:
             parser.error(f"--output={args.output!r} cannot be written: {error.strerror}")
     if args.peer == "pytorch" and importlib.util.find_spec("torch") is None:
-        parser.error("--peer=pytorch needs PyTorch: pip install torch, or --peer=none")
+        parser.error(f"choose --peer=none, or install PyTorch: {optional.install('torch')}")
 
 
 def main() -> int:

@@ -23,6 +23,8 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from torchvision_compat import import_torchvision
 
+from jaxcifar import optional
+
 MEAN, STD = (0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)
 KINDS = ("images", "labels")
 
@@ -327,9 +329,8 @@ def main() -> None:
             limit=args.limit,
         )
     except ImportError as error:
-        print(
-            f"error: part {args.part} needs {error.name}: pip install {error.name}", file=sys.stderr
-        )
+        remedy = optional.install("torch")
+        print(f"error: part {args.part} needs {error.name}: {remedy}", file=sys.stderr)
         sys.exit(2)
     print(f"test accuracy {summary['test_acc']:.2f}%  loss {summary['test_loss']:.4f}")
 

@@ -151,3 +151,20 @@ def add_checkpoint():
         return run.directory / "checkpoints" / "last" / str(10 * epoch)
 
     return add
+
+
+@pytest.fixture
+def hub_server(tmp_path, monkeypatch):
+    """A Hugging Face hub that the hub's client talks to, with a token and empty caches."""
+    import fake_hub  # lazy: few tests need it
+    from huggingface_hub import constants
+
+    with fake_hub.FakeHub().serving() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # another server's protocol
+        monkeypatch.setenv("HF_TOKEN", fake_hub.TOKEN)
+        monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path / "cache"))
+        yield server

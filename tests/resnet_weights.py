@@ -10,11 +10,11 @@ from jaxcifar.models import functional
 WIDTH = 8
 
 
-def abstract(name="resnet18", *, num_classes=1000, stem="imagenet", **arguments):
+def abstract(name="resnet18", *, num_classes=1000, stem="imagenet", width=WIDTH, **arguments):
     """An abstract ResNet; by default with torchvision's stem and number of classes."""
     return nnx.eval_shape(
         lambda: models.create(
-            name, num_classes=num_classes, rngs=nnx.Rngs(0), width=WIDTH, stem=stem, **arguments
+            name, num_classes=num_classes, rngs=nnx.Rngs(0), width=width, stem=stem, **arguments
         )
     )
 

@@ -12,7 +12,7 @@ from cifar_files import archive_files, records, write_archive, write_parquets
 
 from jaxcifar import config as config_lib
 from jaxcifar import data
-from jaxcifar.data import cifar, cifar_archive
+from jaxcifar.data import cifar, cifar_archive, offline
 from jaxcifar.spec import ConfigError
 
 
@@ -132,6 +132,8 @@ def test_tfds_prepares_and_reads_without_tensorflow(tmp_path, tfds_download, mon
     np.testing.assert_array_equal(cifar.load_records(name, str(tmp_path)), records(name))
     assert "tensorflow" not in sys.modules
     (tmp_path / "jaxcifar" / f"{name}.npy").unlink()
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    assert offline.find(name) == f"prepared by tfds in {tmp_path}"
     # What tfds has prepared comes before downloads.
     monkeypatch.setattr("urllib.request.urlopen", lambda *args, **_: pytest.fail("asked a host"))
     np.testing.assert_array_equal(cifar.load_records(name, str(tmp_path)), records(name))

@@ -271,7 +271,7 @@ def test_differences_ignore_keys_that_do_not_affect_results():
 def test_config_loads_by_name_or_lists_available(pytestconfig, monkeypatch):
     monkeypatch.chdir(pytestconfig.rootpath)
     assert config_lib.load("part1").config_file == "configs/part1.py"
-    with pytest.raises(ConfigError, match=r"no config file 'part9'; configs/ has part1, part2"):
+    with pytest.raises(ConfigError, match=r"no config file 'part9'; known by name: part1, part2"):
         config_lib.load("part9")
 
 

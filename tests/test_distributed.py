@@ -14,8 +14,9 @@ import time
 
 import numpy as np
 import pytest
+from resnet_weights import WIDTH, abstract, draw
 
-from jaxcifar import array_files, distributed, followers, signals
+from jaxcifar import array_files, distributed, followers, signals, state_dict_files
 from jaxcifar import config as config_lib
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
@@ -366,6 +367,21 @@ def test_processes_with_different_images_are_refused(base, start_two, image_fold
     both = start_two(base / "images", *flags, flags_of_second=[f"--config.data.dir={other}"])
     for output in finish(*both, code=2, timeout=60):
         assert "its images differ from those of process 0" in output
+
+
+@pytest.mark.slow
+def test_weights_on_the_hub_reach_both(start_two, hub_server, tmp_path, monkeypatch):
+    content = state_dict_files.to_bytes(draw(abstract(num_classes=100, stem="cifar")))
+    commit = hub_server.add("me/net", {"model.safetensors": content})
+    for name, value in hub_server.environment(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    flags = ["--config.model.name=resnet18", f"--config.model.width={WIDTH}"]
+    flags += ["--config.num_epochs=1", "--config.model.pretrained=hf://me/net"]
+    outputs = finish(*start_two(tmp_path / "run", *flags))
+    assert f"loaded 102 of 102 tensors from hf://me/net@{commit}\n" in outputs[0]
+    hub_server.add("me/net", {"model.safetensors": content + b" "})
+    for output in finish(*start_two(tmp_path / "run", *flags), code=2, timeout=60):
+        assert f"the run has 'hf://me/net@{commit}'" in output
 
 
 @pytest.mark.slow

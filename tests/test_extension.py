@@ -153,6 +153,7 @@ def test_trains_resumes_and_loads(run_main, config_file, tmp_path):
         ("--config.schedule.time_scale=0", "schedule.time_scale=0 is not valid: it must be an int"),
         ("--config.model.hidden=x", "model.hidden='x' is not valid"),
         ("--config.model.stem=imagenet", "has no effect with model.name='mlp'"),
+        ("--config.model.pretrained=runs/mine", "register the model with head="),
         ("--config.augment=add_noise(-1)", "a number, 0 or more"),
         ("--config.optimizer.nesterov=maybe", "true or false"),
     ],
@@ -201,3 +202,24 @@ def test_changed_config_of_a_run_raises(loaded, tmp_path, add_checkpoint):
     loaded.model.hidden = 8
     with pytest.raises(ConfigError, match=r"model\.hidden: the run has 16, you asked for 8"):
         Run.claim(loaded, tmp_path / "run")
+
+
+def test_model_with_a_head_starts_from_a_run(loaded, config_file, tmp_path, add_checkpoint):
+    import jax.numpy as jnp
+    from flax import nnx
+
+    from jaxcifar import models, pretrained
+    from jaxcifar.models import functional
+    from jaxcifar.run import Run
+    from jaxcifar.step import TrainState
+
+    config_file.write_text(MINE.replace("@models.model\n", '@models.model(head="fc2")\n'))
+    config = config_lib.load(str(config_file))
+    model = models.from_config(config, num_classes=2, rngs=nnx.Rngs(0))
+    _, params, stats = functional.split(model)
+    with Run.claim(config, tmp_path / "run") as run:
+        add_checkpoint(run, 1, TrainState(jnp.int32(0), params, stats, ()))
+    config.model.pretrained = str(run.directory)
+    config_lib.validate(config)
+    assert set(pretrained.load(config, ("a", "b"))) == set(functional.flatten(params))
+    assert set(pretrained.load(config, ("b", "c"))) == {"fc1.kernel", "fc1.bias"}

@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import pathlib
+import tomllib
 
 import pytest
 
@@ -34,6 +35,13 @@ def imports(name):
             modules = {f"{node.module}.{alias.name}" for alias in node.names}
             imported |= {module if module in FILES else node.module for module in modules}
     return (imported & set(FILES)) - {name}
+
+
+def test_every_package_is_in_the_wheel():
+    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    folders = {path.parent.relative_to(ROOT.parent) for path in FILES.values()}
+    packages = {".".join(folder.parts) for folder in folders} | {"jaxcifar.configs"}
+    assert packages == set(project["tool"]["setuptools"]["packages"])
 
 
 def test_no_cycles():

@@ -141,7 +141,7 @@ def test_a_user_error_exits_with_2_in_a_process_of_its_own(run_main):
     [
         ([], "--config is missing"),
         (["--config=configs/nosuch.py"], "no config file 'configs/nosuch.py'"),
-        (["--config=part9"], "configs/ has part1, part2"),
+        (["--config=part9"], "known by name: part1, part2"),
         (["--config=configs"], "no config file"),
         (["--config=configs/part1.py", "--lr=0.1"], "write --config.optimizer.lr=VALUE"),
         (["--config=configs/part1.py", "--config.augment=flip"], "did you mean random_flip?"),

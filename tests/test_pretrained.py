@@ -1,15 +1,34 @@
+import dataclasses
 import hashlib
 import json
 import shutil
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from resnet_weights import WIDTH, abstract, assert_same, draw, port, ported_state_dict
 
-from jaxcifar import data, parallel, pretrained, state_dict_files, weights
+from jaxcifar import (
+    checkpoint,
+    data,
+    hub,
+    models,
+    parallel,
+    pretrained,
+    state_dict_files,
+    train,
+    weights,
+)
+from jaxcifar import config as config_lib
+from jaxcifar.models import functional
 from jaxcifar.program import Program
+from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
+from jaxcifar.step import TrainState
+
+CLASSES = tuple(map(str, range(100)))
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +103,7 @@ def test_port_of_a_damaged_file_leaves_no_directory(file, tmp_path):
 
 def test_run_starts_from_the_ported_weights(resnet_config, drawn, capsys):
     resnet_config.model.stem = "cifar"
-    names = tuple(map(str, range(100)))
-    part = data.Dataset(np.zeros((50, 32, 32, 3), np.uint8), np.zeros(50, np.int32), names)
+    part = data.Dataset(np.zeros((50, 32, 32, 3), np.uint8), np.zeros(50, np.int32), CLASSES)
     program = Program(resnet_config, parallel.setup(resnet_config), data.Splits(part, part, part))
     state = program.init()
     output = capsys.readouterr().out
@@ -108,52 +126,50 @@ def test_same_network_loads_every_tensor(resnet_config, tmp_path, capsys):
     resnet_config.model.pretrained = str(port(state_dict, tmp_path))
     resnet_config.model.stem = "cifar"
     resnet_config.model.head, resnet_config.model.head_hidden = "mlp", (32, 16)
-    assert len(pretrained.load(resnet_config, 5)) == len(state_dict)
+    assert len(pretrained.load(resnet_config, CLASSES[:5])) == len(state_dict)
     assert "newly initialized" not in capsys.readouterr().out
 
 
 def test_no_pretrained_weights_by_default(small_config):
-    assert pretrained.load(small_config, 100) == {}
+    assert pretrained.load(small_config, CLASSES) == {}
 
 
-def test_torchvision_weights_are_ported_once(resnet_config, file, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXCIFAR_CACHE", str(tmp_path / "cache"))
-    downloads = []
-    monkeypatch.setattr(pretrained, "download", lambda name: downloads.append(name) or file)
+def test_torchvision_weights_are_those_of_their_file(resnet_config, ported, file, monkeypatch):
+    sources = []
+    monkeypatch.setattr(hub, "download", lambda source: sources.append(source) or file)
     resnet_config.model.pretrained = "torchvision"
-    first, again = (pretrained.load(resnet_config, 100) for _ in range(2))
-    assert downloads == ["resnet18"]
-    assert_same(first, again)
+    downloaded = pretrained.load(resnet_config, CLASSES)
+    assert sources == [pretrained.TORCHVISION["resnet18"]]
+    resnet_config.model.pretrained = str(ported)
+    assert_same(downloaded, pretrained.load(resnet_config, CLASSES))
+
+
+def test_weights_on_the_hub_are_those_of_their_file(resnet_config, ported, file, hub_server):
+    commit = hub_server.add("me/net", {"model.safetensors": file.read_bytes()})
+    expected = pretrained.load(resnet_config, CLASSES)
+    for name in ("hf://me/net", f"hf://me/net@{commit}"):  # not claimed by a run
+        resnet_config.model.pretrained = name
+        assert_same(pretrained.load(resnet_config, CLASSES), expected)
+    resnet_config.pretrained_sha256 = "00"  # as if the file had changed since the run was claimed
+    with pytest.raises(ConfigError, match="is not the expected file"):
+        pretrained.load(resnet_config, CLASSES)
+    hub_server.add("me/net", {"model.safetensors": b"weights"})
+    resnet_config.model.pretrained, resnet_config.pretrained_sha256 = "hf://me/net", ""
+    with pytest.raises(ConfigError, match=r"model\.safetensors' cannot be read"):
+        pretrained.load(resnet_config, CLASSES)
 
 
 def test_weights_of_another_network_raise(resnet_config, file, tmp_path):
     resnet_config.model.name = "resnet34"
     with pytest.raises(ConfigError, match=r"holds resnet18 of width 8, .* resnet34 of width 8"):
-        pretrained.load(resnet_config, 100)
+        pretrained.load(resnet_config, CLASSES)
     resnet_config.model.pretrained = str(tmp_path)
-    with pytest.raises(ConfigError, match="not a directory created by scripts/port_torchvision"):
-        pretrained.load(resnet_config, 100)
+    with pytest.raises(ConfigError, match=r"nor one made by python -m jaxcifar\.port"):
+        pretrained.load(resnet_config, CLASSES)
     pretrained.port(file, tmp_path / "damaged")
     (tmp_path / "damaged" / "arrays" / "manifest.ocdbt").unlink()
     with pytest.raises(ConfigError, match="are damaged: port them again"):
         pretrained.load_port(tmp_path / "damaged")
-
-
-# --- downloads ------------------------------------------------------------------------------------
-
-
-def test_download_is_verified(file, monkeypatch):
-    requests = []
-    monkeypatch.setattr(
-        "huggingface_hub.hf_hub_download", lambda *a, **k: requests.append((a, k)) or str(file)
-    )
-    with pytest.raises(ConfigError, match=f"its sha256 is {state_dict_files.sha256(file)}"):
-        pretrained.download("resnet18")
-    source = pretrained.TORCHVISION["resnet18"]
-    assert requests == [((source.repo, "model.safetensors"), {"revision": source.revision})]
-    source = pretrained.Source("r", "c", state_dict_files.sha256(file))
-    monkeypatch.setitem(pretrained.TORCHVISION, "resnet18", source)
-    assert pretrained.download("resnet18") == file
 
 
 def test_values_that_are_not_finite_are_not_ported(drawn, tmp_path):
@@ -177,3 +193,148 @@ def test_edited_description_raises(ported, tmp_path, content):
     (tmp_path / "ported" / "port.json").write_text(content)
     with pytest.raises(ConfigError, match="are damaged: port them again"):
         pretrained.load_port(tmp_path / "ported")
+
+
+# --- work directories -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def save_run(tmp_path, add_checkpoint):
+    """Writes a run of the classes "a" and "b", with drawn parameters: fn(config, name="run") -> its
+    work directory and the parameters and statistics by path.
+    """
+
+    def save(config, name="run"):
+        model = nnx.eval_shape(lambda: models.from_config(config, num_classes=2, rngs=nnx.Rngs(0)))
+        rng = np.random.default_rng(0)
+        _, *trees = functional.split(model)
+        params, stats = jax.tree.map(lambda x: rng.normal(0, 0.1, x.shape).astype(x.dtype), trees)
+        with Run.claim(config, tmp_path / name) as run:
+            add_checkpoint(run, 1, TrainState(jnp.int32(0), params, stats, ()))
+        return run.directory, functional.flatten(params) | functional.flatten(stats)
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "head"),
+    [
+        ("simple_cnn", {"width": 4}, "fc2"),
+        ("wide_resnet", {"depth": 10, "widen_factor": 1}, "fc"),
+        ("resnet18", {"width": WIDTH}, "fc"),
+        ("resnet18", {"width": WIDTH, "head": "mlp", "head_hidden": (6, 4)}, "fc"),
+    ],
+)
+def test_run_is_a_start_but_for_its_head(small_config, save_run, capsys, name, arguments, head):
+    small_config.model.update(name=name, width=0)
+    small_config.model.update(arguments)
+    directory, saved = save_run(small_config)
+    small_config.model.pretrained = str(directory)
+    config_lib.validate(small_config)
+    rest = {path: array for path, array in saved.items() if not path.startswith(f"{head}.")}
+    for names, expected in ((("a", "b"), saved), (("b", "a"), rest), (("a", "b", "c"), rest)):
+        assert_same(pretrained.load(small_config, names), expected)
+        note = f" (newly initialized: {head})" if expected is rest else ""
+        line = f"loaded {len(expected)} of {len(saved)} tensors from {directory}{note}\n"
+        assert capsys.readouterr().out == line
+
+
+def test_other_stem_and_head_are_new(small_config, save_run, capsys):
+    small_config.model.update(name="resnet18", width=WIDTH)
+    directory, saved = save_run(small_config)
+    small_config.model.update(pretrained=str(directory), stem="imagenet", head="mlp")
+    loaded = pretrained.load(small_config, ("a", "b"))
+    assert set(saved) - set(loaded) == {"conv1.kernel", "fc.kernel", "fc.bias"}
+    assert "(newly initialized: conv1, fc)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"model.width": "5"},
+            r"config's simple_cnn: \d+ of the wrong shape: conv1\.bias \(4,\) instead of \(5,\),",
+        ),
+        (
+            {"data.image_size": "64"},
+            r"1 of the wrong shape: fc1\.kernel \(256, 64\) instead of \(1024, 64\)$",
+        ),
+        (
+            {"model.name": "wide_resnet", "model.depth": "10"},
+            r"of simple_cnn whose arrays are not those of the config's wide_resnet: \d+ missing: ",
+        ),
+    ],
+)
+def test_run_of_another_network_raises(small_config, save_run, settings, message):
+    directory, _ = save_run(small_config)
+    small_config.model.pretrained = str(directory)
+    for name, text in settings.items():
+        config_lib.override(small_config, name, text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        pretrained.load(small_config, ("a", "b"))
+    assert "\n" not in str(caught.value)
+
+
+def test_unusable_work_directories_raise(small_config, save_run, tmp_path):
+    directory, _ = save_run(small_config)
+
+    def load(path):
+        small_config.model.pretrained = str(path)
+        return pretrained.load(small_config, ("a", "b"))
+
+    shutil.copytree(directory, tmp_path / "seeds" / "seed-42")
+    with pytest.raises(ConfigError, match=r"the runs of 1 seeds: name one, such as .*seed-42"):
+        load(tmp_path / "seeds")
+    assert load(tmp_path / "seeds" / "seed-42")
+    shutil.copytree(directory, tmp_path / "begun")
+    shutil.rmtree(tmp_path / "begun" / "checkpoints" / "best")
+    with pytest.raises(ConfigError, match=r"has no checkpoint 'best'; available: last"):
+        load(tmp_path / "begun")
+    shutil.rmtree(tmp_path / "begun" / "checkpoints")
+    (tmp_path / "begun" / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match="is not the work directory of a run with a checkpoint"):
+        load(tmp_path / "begun")
+    (directory / "checkpoints" / "best" / "10" / "state" / "manifest.ocdbt").unlink()
+    with pytest.raises(ConfigError, match=r"best/10' is damaged; choose another"):
+        load(directory)
+
+
+def test_models_that_cannot_start_from_it_are_refused(small_config, monkeypatch):
+    for text in ("torchvision", "hf://owner/net"):
+        small_config.model.pretrained = text
+        with pytest.raises(ConfigError, match=r"has no weights for model\.name='simple_cnn'"):
+            config_lib.validate(small_config)
+    small_config.model.pretrained = "runs/mine"
+    config_lib.validate(small_config)
+    entry = models.MODELS["simple_cnn"]
+    monkeypatch.setitem(models.MODELS._entries, "simple_cnn", dataclasses.replace(entry, head=""))
+    with pytest.raises(ConfigError, match=r"needs to know the output layer .*: register the model"):
+        config_lib.validate(small_config)
+
+
+def test_head_that_is_no_layer_is_named(small_config, save_run, monkeypatch):
+    directory, _ = save_run(small_config)
+    small_config.model.pretrained = str(directory)
+    entry = models.MODELS["simple_cnn"]
+    monkeypatch.setitem(models.MODELS._entries, "simple_cnn", dataclasses.replace(entry, head="fc"))
+    with pytest.raises(ConfigError, match=r"registered with head='fc', and has no such layer"):
+        pretrained.load(small_config, ("a", "b"))
+
+
+def test_ported_directory_of_a_resnet_is_refused_for_another_model(small_config, ported):
+    small_config.model.pretrained = str(ported)
+    with pytest.raises(ConfigError, match=r"holds resnet18 of width 8, but .* is simple_cnn of"):
+        pretrained.load(small_config, CLASSES)
+
+
+def test_own_images_begin_with_a_run(small_config, image_folder, save_run, tmp_path, capsys):
+    directory, saved = save_run(small_config)
+    small_config.data.update(name="folder", dir=str(image_folder))
+    small_config.model.pretrained = str(directory)
+    small_config.num_epochs, small_config.optimizer.lr = 1, 1e-9  # it stays where it begins
+    train.train_and_evaluate(small_config, tmp_path / "own")
+    assert f"loaded 8 of 10 tensors from {directory}" in capsys.readouterr().out
+    model, _ = checkpoint.load_model(tmp_path / "own")
+    assert model.class_names == ("bright", "dark")
+    np.testing.assert_allclose(model.fc1.kernel[...], saved["fc1.kernel"], atol=1e-6)
+    assert abs(model.fc2.kernel[...] - saved["fc2.kernel"]).max() > 0.1

@@ -1,4 +1,4 @@
-"""scripts/sweep.py: most tests with a fake training command, the slow ones with the real one."""
+"""Sweeps: most tests with a fake training command, the slow ones with the real one."""
 
 import base64
 import importlib.util
@@ -19,8 +19,10 @@ import optuna
 from optuna.trial import TrialState
 
 from jaxcifar import config as config_lib
+from jaxcifar import console
 from jaxcifar.lock import kernel_id
 from jaxcifar.report import sweep as report
+from jaxcifar.sweep import __main__ as sweep_command
 from jaxcifar.sweep import devices, results, spaces, training
 from jaxcifar.sweep import study as study_lib
 from jaxcifar.sweep.owner import Owner
@@ -48,14 +50,6 @@ def get_config():
 """
 
 
-@pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("sweep_script", ROOT / "scripts" / "sweep.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture
 def config_file(tmp_path):
     path = tmp_path / "tiny.py"
@@ -75,7 +69,7 @@ def control(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def sweep(script, config_file, control, tmp_path, call_command, monkeypatch, request):
+def sweep(config_file, control, tmp_path, call_command, monkeypatch, request):
     """Runs a sweep in this process: fn(*arguments) -> exit code, stdout, stderr."""
     if "reports" not in request.fixturenames:
         monkeypatch.setattr(results, "write_report", lambda *_: "no report: not in this test")
@@ -83,7 +77,7 @@ def sweep(script, config_file, control, tmp_path, call_command, monkeypatch, req
     def run(*arguments, trials=4, spaces=(SPACE,)):
         flags = [f"--config={config_file}", "--study=s", f"--workdir={tmp_path / 'sweep'}"]
         flags += [f"--trials={trials}", "--config.num_epochs=3", *arguments, *spaces]
-        return call_command(script.launch, *flags)
+        return call_command(sweep_command.launch, *flags)
 
     return run
 
@@ -144,6 +138,18 @@ def test_two_workers_find_a_better_config_and_a_second_start_does_nothing(
     code, out, _ = sweep(trials=7)
     assert code == 0
     assert statuses(load_study()) == ["complete"] * 7
+
+
+def test_the_console_command_passes_overrides_on(config_file, control, tmp_path, call_command):
+    flags = (f"--config={config_file}", "--study=s", f"--workdir={tmp_path / 'sweep'}")
+    flags += ("--trials=2", "--config.num_epochs=2", SPACE)
+    code, _, err = call_command(console.launch, "sweep", *flags)
+    assert code == 0, err
+    for number in (0, 1):
+        metrics = tmp_path / "sweep" / f"trial-{number}" / "metrics.jsonl"
+        assert len(metrics.read_text().splitlines()) == 2
+    page = (tmp_path / "sweep" / "report.html").read_text()
+    assert "python -m jaxcifar.sweep \\\n    --config=" in page
 
 
 def test_diverged_trials_are_recorded_and_survived(sweep, load_study):
@@ -431,7 +437,7 @@ def test_workers_share_the_gpus(monkeypatch):
 def test_report_of_a_sweep_without_a_complete_trial(tmp_path):
     trials = [report.Trial(0, "running", {"optimizer.lr": 0.1}, None, 0, 1)]
     searched = {"optimizer.lr": "log(0.01, 1)"}
-    sweep = report.Sweep("<s>", trials, searched, frozenset(searched), {}, ["scripts/sweep.py"])
+    sweep = report.Sweep("<s>", trials, searched, frozenset(searched), {}, ["--study=s"])
     page = report.write(sweep, tmp_path / "report.html").read_text()
     assert "No trial is complete yet." in page
     assert "<s>" not in page
@@ -443,7 +449,7 @@ def test_report_has_plain_numbers_on_logarithmic_axes(tmp_path):
         for i, (lr, size) in enumerate([(0.001, 20), (0.01, 30), (0.1, 50)])
     ]
     searched = {"optimizer.lr": "log(0.001, 0.1)", "batch_size": "log(16, 64)"}
-    sweep = report.Sweep("s", trials, searched, frozenset(searched), {}, ["scripts/sweep.py"])
+    sweep = report.Sweep("s", trials, searched, frozenset(searched), {}, ["--study=s"])
     page = report.write(sweep, tmp_path / "report.html").read_text()
     images = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", page)
     svgs = [base64.b64decode(image).decode() for image in images]
@@ -458,7 +464,7 @@ def test_report_has_plain_numbers_on_logarithmic_axes(tmp_path):
 
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_twice_loses_no_trial(config_file, tmp_path):
-    command = [sys.executable, "scripts/sweep.py", f"--config={config_file}", "--study=s"]
+    command = [sys.executable, "-m", "jaxcifar.sweep", f"--config={config_file}", "--study=s"]
     command += ["--trials=5", "--workers=2", f"--workdir={tmp_path / 'sweep'}", "--pruner=none"]
     command += ["optimizer.lr=log(1e-4, 1e-1)"]
     for count in (1, 3):

@@ -7,15 +7,18 @@ import pathlib
 import subprocess
 import sys
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 import torch_reference
+from flax import nnx
 from golden import make_resnet
 from resnet_weights import WIDTH, abstract, assert_same, draw, port, ported_state_dict
 
-from jaxcifar import checkpoint, data, parallel, train, validation, weights
+from jaxcifar import checkpoint, data, models, parallel, pretrained, train, validation, weights
+from jaxcifar import config as config_lib
 from jaxcifar.models import functional
 from jaxcifar.run import Run
 from jaxcifar.spec import ConfigError
@@ -106,6 +109,52 @@ def test_export_and_port_are_bit_exact(run, tmp_path):
     assert_same(ported_state_dict(tmp_path / "ported"), exported)
 
 
+def test_pushed_model_is_a_start_with_the_same_logits(run, hub_server, tmp_path):
+    environment = hub_server.environment(tmp_path / "home")
+    flags = (f"--workdir={run.directory}", "--push_to_hub=me/net")
+    done = run_script("export_torchvision", *flags, **environment)
+    assert done.returncode == 0, done.stderr
+    repository = hub_server.repositories["me/net"]
+    commit = repository.refs["main"]
+    reference = f"hf://me/net@{commit}"
+    assert done.stdout.splitlines() == [
+        "https://huggingface.co/me/net",
+        f"start from it with --config.model.pretrained={reference}",
+    ]
+    files = repository.commits[commit]
+    assert sorted(files) == [
+        "README.md",
+        "classes.json",
+        "config.json",
+        "evaluation.json",
+        "model.safetensors",
+    ]
+    assert json.loads(files["classes.json"]) == run.progress.class_names
+    shared = config_lib.from_dict(json.loads(files["config.json"]))
+    assert config_lib.differences(shared, run.config) == [
+        f"model.pretrained: the run has 'ported', you asked for {run.config.model.pretrained!r}"
+    ]
+    summary = json.loads((run.directory / "summary.json").read_text())
+    assert json.loads(files["evaluation.json"])["accuracy"] == summary["test_acc"]
+    metadata = huggingface_hub.ModelCard(files["README.md"].decode()).data
+    assert metadata.eval_results[0].metric_value == round(summary["test_acc"], 4)
+
+    config = run.config.copy_and_resolve_references()
+    config.model.pretrained = "hf://me/net"
+    with Run.claim(config, tmp_path / "new") as new:
+        assert new.config.model.pretrained == reference
+    arrays = pretrained.load(new.config, run.progress.class_names)
+    ours = nnx.eval_shape(lambda: models.from_config(new.config, num_classes=100, rngs=nnx.Rngs(0)))
+    nnx.update(ours, functional.insert(arrays, nnx.to_pure_dict(nnx.state(ours))))
+    theirs, _ = checkpoint.load_model(run.directory)
+    images = make_resnet.images("imagenet").transpose(0, 2, 3, 1)
+    graphdefs = functional.split(ours)[0]
+    apply = jax.jit(lambda *arrays: functional.apply_eval(graphdefs, *arrays, images))
+    logits = [apply(*functional.split(model)[1:]) for model in (ours, theirs)]
+    np.testing.assert_array_equal(*logits)
+    assert np.ptp(logits[0]) > 0
+
+
 @pytest.mark.torch
 def test_torch_loads_an_export_strictly_with_the_same_logits(run, monkeypatch):
     torch = pytest.importorskip("torch")
@@ -142,6 +191,10 @@ def test_offline_error_explains_the_manual_port(tmp_path):
         ("port_torchvision", ["--output=x", "--input=nosuch.pth"], "no file 'nosuch.pth'"),
         ("port_torchvision", ["--outptu=x"], "outptu"),
         ("export_torchvision", ["--output=x.safetensors"], "--workdir is missing"),
+        ("export_torchvision", ["--workdir=x"], "--output is missing"),
+        ("export_torchvision", ["--workdir=x", "--output=x.safetensors", "--private"], "--push"),
+        ("export_torchvision", ["--workdir=x", "--push_to_hub=x"], "it must be OWNER/NAME"),
+        ("export_torchvision", ["--workdir=x", "--push_to_hub=me/x"], "needs a token: log in"),
         ("export_torchvision", ["--workdir=x", "--output=x.pth"], "*.safetensors"),
         (
             "export_torchvision",
@@ -151,7 +204,7 @@ def test_offline_error_explains_the_manual_port(tmp_path):
     ],
 )
 def test_invalid_commands_exit_with_2_and_one_line(script, flags, message):
-    done = run_script(script, *flags)
+    done = run_script(script, *flags, HF_TOKEN="", HF_HOME="nowhere")
     assert done.returncode == 2, done.stderr
     (line,) = done.stderr.splitlines()
     assert message in line

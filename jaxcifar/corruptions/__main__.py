@@ -13,7 +13,7 @@ import pathlib
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli, corruptions, data
+from jaxcifar import cli, corruptions, data, optional
 from jaxcifar import config as config_lib
 from jaxcifar.corruptions import files
 from jaxcifar.spec import ConfigError
@@ -30,7 +30,7 @@ def main(config: ConfigDict) -> int:
     names = files.write(test, config.seed, pathlib.Path(_OUTPUT.value))
     for name in corruptions.STANDARD + corruptions.EXTRA:
         if name not in names:
-            print(f"left out: {name} (pip install --no-deps imagecorruptions)")
+            print(f"left out: {name} ({optional.install('imagecorruptions')})")
     print(f"{len(names)} corruptions of {len(test):,} images: {_OUTPUT.value}")
     return 0
 

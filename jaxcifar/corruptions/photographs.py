@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxcifar import errors
+from jaxcifar import errors, optional
 from jaxcifar.spec import ConfigError
 
 _FILES = ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg")
@@ -33,7 +33,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     if spec is None:
         raise ConfigError(
             "frost needs the photographs of a package that is not installed: "
-            "pip install --no-deps imagecorruptions"
+            f"{optional.install('imagecorruptions')}"
         )
     photos = []
     for name in _FILES:

@@ -73,10 +73,8 @@ def load_records(name: str, data_dir: str = "", archive: str = "") -> np.ndarray
         ConfigError: the archive does not exist, is damaged or another dataset's; the data directory
             is not writable; or the data cannot be downloaded.
     """
-    tfds_dir = pathlib.Path(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    ).expanduser()
-    cached = tfds_dir / "jaxcifar" / f"{name}.npy"
+    tfds_dir = tfds_directory(data_dir)
+    cached = cached_records(name, tfds_dir)
     if archive:
         path = pathlib.Path(archive).expanduser()
         if not path.exists():
@@ -90,13 +88,26 @@ def load_records(name: str, data_dir: str = "", archive: str = "") -> np.ndarray
 
     _make_folder(cached.parent)
     lock = filelock.FileLock(cached.with_suffix(".lock"))
-    if not _try_acquire(lock):
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
         print(f"Another process is preparing {name} in {tfds_dir}: waiting for it.")
         lock.acquire()
     try:
         return cache.load_or_make(cached, lambda: _obtain(name, tfds_dir))
     finally:
         lock.release()
+
+
+def tfds_directory(data_dir: str = "") -> pathlib.Path:
+    """Returns tfds's data directory; see `load_records`."""
+    path = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return pathlib.Path(path).expanduser()
+
+
+def cached_records(name: str, tfds_dir: pathlib.Path) -> pathlib.Path:
+    """Returns the file of the records decoded before."""
+    return tfds_dir / "jaxcifar" / f"{name}.npy"
 
 
 def record_set_digest(records: np.ndarray) -> str:
@@ -134,8 +145,8 @@ def check_records(name: str, tfds_dir: pathlib.Path, source: str, records: np.nd
 
 def _obtain(name: str, tfds_dir: pathlib.Path) -> np.ndarray:
     """Returns the records from the first source that has them, and reports each attempt."""
-    records = _from_tfds_prepared(name, tfds_dir)
-    if records is not None:
+    if builder := prepared_builder(name, tfds_dir):
+        records = _read_prepared(name, builder)
         check_records(name, tfds_dir, "tfds's prepared data", records)
         return records
     archive = f"{name.replace('cifar', 'cifar-')}-binary.tar.gz"
@@ -202,12 +213,13 @@ def _builder(name: str, tfds_dir: pathlib.Path):
         return Builder(data_dir=tfds_dir / "jaxcifar", file_format="array_record")
 
 
-def _from_tfds_prepared(name: str, tfds_dir: pathlib.Path) -> np.ndarray | None:
+def prepared_builder(name: str, tfds_dir: pathlib.Path):
+    """Returns the builder of what tfds has prepared, None if it has not."""
     folders = (tfds_dir / name, tfds_dir / "jaxcifar" / name)
     if not any(path for folder in folders for path in folder.glob("*/*info.json")):
         return None
     builder = _builder(name, tfds_dir)
-    return _read_prepared(name, builder) if builder.is_prepared() else None
+    return builder if builder.is_prepared() else None
 
 
 def _from_tfds_download(name: str, tfds_dir: pathlib.Path) -> np.ndarray:
@@ -261,11 +273,8 @@ def _from_mirror(name: str) -> np.ndarray:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    repo, folder, _ = MIRRORS[name]
     paths = []
-    for split in ("train", "test"):
-        file = {"repo_id": repo, "filename": f"{folder}/{split}-00000-of-00001.parquet"}
-        file["repo_type"] = "dataset"
+    for file in mirror_files(name):
         try:
             path = huggingface_hub.hf_hub_download(**file, local_files_only=True)
         except LocalEntryNotFoundError:
@@ -274,6 +283,13 @@ def _from_mirror(name: str) -> np.ndarray:
             path = huggingface_hub.hf_hub_download(**file)
         paths.append(pathlib.Path(path))
     return np.concatenate([read_parquet(name, path) for path in paths])
+
+
+def mirror_files(name: str) -> list[dict[str, str]]:
+    """Returns the mirror's files, as huggingface_hub's functions take them."""
+    repo, folder, _ = MIRRORS[name]
+    names = (f"{folder}/{split}-00000-of-00001.parquet" for split in ("train", "test"))
+    return [{"repo_id": repo, "repo_type": "dataset", "filename": name} for name in names]
 
 
 def read_parquet(name: str, path: pathlib.Path) -> np.ndarray:
@@ -323,16 +339,6 @@ def _make_folder(path: pathlib.Path) -> None:
             f"the data directory {str(path.parent)!r} is not writable ({_reason(error)}); "
             "choose another with config.data.dir"
         ) from error
-
-
-def _try_acquire(lock) -> bool:
-    import filelock
-
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        return False
-    return True
 
 
 def _reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import typing
 from typing import Annotated, Literal
 
-from jaxcifar import spec
+from jaxcifar import hub, spec
 from jaxcifar.registry import Entry, Registry
 from jaxcifar.spec import ConfigError, Fraction, NonNegativeInt, PositiveInt
 
@@ -23,12 +23,36 @@ if typing.TYPE_CHECKING:
 class ModelEntry(Entry):
     """A registered model.
 
-    `in_torchvision` says whether torchvision has the same network. `only_with` names parameters
-    that have an effect only together with a value of another one: (its name, the value).
+    `head` is the attribute of its output layer, which pretrained weights for other classes do not
+    fill; a model without it cannot start from any. `in_torchvision` says whether torchvision has
+    the same network. `only_with` names parameters that have an effect only together with a value
+    of another one: (its name, the value).
     """
 
+    head: str = ""
     in_torchvision: bool = False
     only_with: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+
+    def check_pretrained(self, pretrained: str) -> None:
+        """Checks that the model can start from what `model.pretrained` names.
+
+        Raises:
+            ConfigError: it cannot.
+        """
+        is_for_resnets = pretrained == "torchvision" or pretrained.startswith(hub.PREFIX)
+        if is_for_resnets and not self.in_torchvision:
+            names = [name for name, entry in MODELS.items() if entry.in_torchvision]
+            raise ConfigError(
+                f"config.model.pretrained={pretrained!r} has no weights for model.name="
+                f"{self.name!r}: set model.name to {' or '.join(map(repr, names))}, or "
+                "model.pretrained to the work directory of a run, or to ''"
+            )
+        if pretrained and not self.head:
+            raise ConfigError(
+                f"config.model.pretrained={pretrained!r} needs to know the output layer of "
+                f"model.name={self.name!r}: register the model with head=, the name of that "
+                "layer's attribute, or leave model.pretrained at ''"
+            )
 
 
 _PASSED = ("num_classes", "rngs", "dtype")
@@ -97,7 +121,7 @@ def from_config(config: ConfigDict, *, num_classes: int, rngs: nnx.Rngs) -> nnx.
     return create(config.model.name, **passed, image_size=config.data.image_size, **arguments)
 
 
-@model("simple_cnn")  # its own name would hide the module
+@model("simple_cnn", head="fc2")  # its own name would hide the module
 def make_simple_cnn(
     *,
     num_classes: int,
@@ -142,6 +166,7 @@ def _register_resnet(name: str) -> None:
     @model(
         name,
         check=_check_resnet,
+        head="fc",
         in_torchvision=True,
         only_with={"head_hidden": ("head", "mlp"), "head_dropout": ("head", "mlp")},
     )
@@ -194,7 +219,7 @@ def _check_wide_resnet(*, depth: int, **_) -> None:
         )
 
 
-@model("wide_resnet", check=_check_wide_resnet)
+@model("wide_resnet", check=_check_wide_resnet, head="fc")
 def make_wide_resnet(
     *,
     num_classes: int,

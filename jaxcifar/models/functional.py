@@ -62,6 +62,14 @@ def flatten(tree: Arrays) -> dict[str, Any]:
     return {_path_name(path): leaf for path, leaf in leaves}
 
 
+def shapes(model: nnx.Module) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a model's parameters and statistics by path; the model may be abstract.
+    A module's own generator is neither.
+    """
+    leaves = flatten(nnx.to_pure_dict(nnx.state(model, nnx.Not(nnx.RngState))))
+    return {name: leaf.shape for name, leaf in leaves.items()}
+
+
 def insert(leaves: Mapping[str, Any], tree: Arrays) -> Arrays:
     """Returns the tree with the leaves in `leaves`, by path as in `flatten`, replaced."""
     return jax.tree_util.tree_map_with_path(

@@ -5,7 +5,7 @@ import pathlib
 
 from jax.sharding import Mesh
 
-from jaxcifar import preview
+from jaxcifar import picture
 from jaxcifar.data.labeled_images import Dataset
 from jaxcifar.report import comparison, page
 from jaxcifar.run import Run
@@ -19,7 +19,7 @@ def write_for_run(run: Run, train: Dataset, mesh: Mesh) -> str:
     try:
         with contextlib.suppress(Exception):  # the report says that it is missing
             if run.config.augment:
-                preview.write_samples(run.config, train, mesh, run.directory / "preview.png")
+                picture.write_samples(run.config, train, mesh, run.directory / "preview.png")
         return f"report: {page.write(run.directory)}"
     except Exception as error:
         return f"no report: {first_line(error)}"

@@ -8,11 +8,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxcifar import config as config_lib
+from jaxcifar import config_files, config_keys
 from jaxcifar.report import html
 from jaxcifar.report.run_files import RunFiles, flatten
 from jaxcifar.spec import ConfigError
 
-INTERNAL = ("config_file", "config_sha256")
+INTERNAL = tuple(name for name, key in config_keys.all_keys().items() if key.is_internal)
 
 
 def to_config(run: RunFiles) -> ConfigDict:
@@ -98,12 +99,11 @@ def _base(run: RunFiles) -> tuple[dict[str, Any], str, str]:
     file = run.config.get("config_file")
     if not file:
         return _values(config_lib.default()), "the defaults", ""
-    shipped = pathlib.Path("configs") / pathlib.Path(file).name
-    for path in (pathlib.Path(file), shipped):
-        if not path.is_file():
+    for path in (file, f"configs/{pathlib.Path(file).name}"):
+        if config_files.find(path) is None:
             continue
         try:
-            read = config_lib.read(str(path))
+            read = config_lib.read(path)
         except ConfigError as error:
             return _values(config_lib.default()), "the defaults", f"{error}."
         is_same = read.config_sha256 == run.config.get("config_sha256")

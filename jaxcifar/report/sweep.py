@@ -28,7 +28,8 @@ class Trial:
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """What the report shows: trials by number, spaces by key as texts, the keys whose space is
-    logarithmic, and the importances of keys, which sum to 1 (none if there are too few trials).
+    logarithmic, the importances of keys, which sum to 1 (none if there are too few trials), and the
+    command's arguments.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Sweep:
     spaces: Mapping[str, str]
     log_keys: frozenset[str]
     importances: Mapping[str, float]
-    command: Sequence[str]
+    arguments: Sequence[str]
 
     @property
     def complete(self) -> list[Trial]:
@@ -199,12 +200,12 @@ def _cell(value: Value | None) -> str:
 
 
 def _again(sweep: Sweep) -> str:
-    command = " \\\n    ".join(map(shlex.quote, sweep.command))
+    command = " \\\n    ".join(["python -m jaxcifar.sweep", *map(shlex.quote, sweep.arguments)])
     text = (
         "The same command continues an interrupted sweep, and with more --trials a finished one. "
         "best.py, beside this file, is the config of the best trial."
     )
-    return html.command(f"python {command}") + html.paragraph(text)
+    return html.command(command) + html.paragraph(text)
 
 
 _SECTIONS = (

@@ -58,11 +58,11 @@ def config_source(
         remark: its docstring.
         path: where the file will be.
     """
-    best, default = spaces.with_values(config, parameters), config_lib.default()
-    lines = []
-    for name, key in all_keys().items():
-        value = spaces.value_of(best, name)
-        if not key.is_internal and (value != spaces.value_of(default, name) or name in parameters):
+    best = spaces.with_values(config, parameters)
+    changed, lines = config_lib.changes(best), []
+    for name in all_keys():
+        if name in changed or name in parameters:
+            value = spaces.value_of(best, name)
             found = "  # searched" if name in parameters else ""
             literal = json.dumps(value) if isinstance(value, str) else repr(value)
             lines.append(f"    config.{name} = {literal}{found}")
@@ -107,7 +107,7 @@ def write_report(
         spaces={key: space.text for key, space in searched.items()},
         log_keys=frozenset(key for key, space in searched.items() if space.is_log),
         importances=importances(study),
-        command=_command(),
+        arguments=_arguments(),
     )
     try:
         return f"report: {page.write(sweep, directory / 'report.html')}"
@@ -148,13 +148,13 @@ def _row(trial: FrozenTrial) -> page.Trial:
     )
 
 
-def _command() -> Sequence[str]:
-    """Returns this process's command line, without the password of a storage."""
+def _arguments() -> Sequence[str]:
+    """Returns the command's arguments, without the password of a storage."""
     return [
         f"--storage={_without_password(argument.partition('=')[2])}"
         if argument.lstrip("-").startswith("storage=")
         else argument
-        for argument in sys.argv
+        for argument in sys.argv[1:]
     ]
 
 
