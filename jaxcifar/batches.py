@@ -25,10 +25,14 @@ def make_prepare_batches(
 
     images uint8 [S, B, H, W, 3], labels int32 [S, B] and one key a step [S] become images float32
     [S, B, H, W, 3], augmented (each with its own key), normalized and mixed, and targets float32
-    [S, B, num_classes]. A step's batch does not depend on S. On a GPU a large S means few kernel
-    launches, which is what the small operations of augmentation are bound by.
+    [S, B, num_classes]. With loss.consistency a batch has three views of its images, [S, 3·B, H, W,
+    3]: all without augmix, then all with a draw of it, then with another. A step's batch does not
+    depend on S. On a GPU a large S means few kernel launches, which is what the small operations of
+    augmentation are bound by.
     """
-    transform = augment.parse(config.augment, mean=config.data.mean) if config.augment else None
+    has_views = config.loss.consistency > 0
+    parse = augment.parse_views if has_views else augment.parse
+    transform = parse(config.augment, mean=config.data.mean) if config.augment else None
 
     def prepare_step(images, labels, key):
         images = images / jnp.float32(255)
@@ -36,7 +40,9 @@ def make_prepare_batches(
             row_key = jax.vmap(jax.random.fold_in, (None, 0))
             keys = row_key(jax.random.fold_in(key, Use.AUGMENT), jnp.arange(len(labels)))
             augmented = jax.vmap(transform)(keys, images)
-            if augmented.shape != images.shape:
+            if has_views:
+                augmented = jnp.moveaxis(augmented, 1, 0).reshape(-1, *augmented.shape[2:])
+            if augmented.shape[1:] != images.shape[1:]:
                 sizes = ["×".join(map(str, x.shape[1:3])) for x in (images, augmented)]
                 raise ConfigError(
                     f"config.augment={config.augment!r} turns images of {sizes[0]} pixels into "

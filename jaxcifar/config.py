@@ -160,11 +160,17 @@ def validate(config: ConfigDict) -> None:
             "sum to more than 1: one draw decides between mixup, cutmix and neither"
         )
     _validate_processes(config.parallel)
-    if config.augment:
+    if config.loss.consistency and config.mixup.prob + config.cutmix.prob:
+        raise ConfigError(
+            f"config.loss.consistency={config.loss.consistency} compares views of one image: set "
+            "mixup.prob and cutmix.prob to 0"
+        )
+    if config.augment or config.loss.consistency:
         from jaxcifar import augment  # here: it imports JAX
 
+        parse = augment.parse_views if config.loss.consistency else augment.parse
         try:
-            augment.parse(config.augment)
+            parse(config.augment)
         except ConfigError as error:
             raise ConfigError(f"config.{error}") from None
 

@@ -103,6 +103,12 @@ _CONFIG_KEYS = {
     "loss.label_smoothing": Parameter(
         Fraction, 0.0, "fraction of each training target that is spread evenly over all classes"
     ),
+    "loss.consistency": Parameter(
+        NonNegativeFloat,
+        0.0,
+        "weight of the Jensen-Shannon divergence between the predictions for an image without "
+        "augmix and with two draws of it (AugMix uses 12; 0: off)",
+    ),
     "optimizer.lr": Parameter(
         PositiveFloat, 0.01, "base learning rate (onecycle and cyclic use max_lr instead)"
     ),

@@ -1,6 +1,9 @@
 """The training loss."""
 
+from collections.abc import Sequence
+
 import jax
+import jax.numpy as jnp
 import optax
 
 
@@ -16,3 +19,16 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / logits.shape[-1]
     return optax.softmax_cross_entropy(logits, targets)
+
+
+def jensen_shannon(logits: Sequence[jax.Array]) -> jax.Array:
+    """Returns each row's Jensen-Shannon divergence between the predictions for several views of an
+    image, float32 [B]: AugMix's consistency (Hendrycks et al. 2019, arXiv:1912.02781).
+
+    Args:
+        logits: of each view, float32 [B, C].
+    """
+    log_probabilities = jax.nn.log_softmax(jnp.stack(logits))
+    probabilities = jnp.exp(log_probabilities)
+    log_mean = jnp.log(jnp.maximum(probabilities.mean(0), 1e-7))  # as AugMix's own code
+    return (probabilities * (log_probabilities - log_mean)).sum(-1).mean(0)

@@ -134,12 +134,17 @@ def snapshot(state: TrainState) -> tuple[TrainState, jax.Array]:
 
 def make_loss(graphdefs: functional.GraphDefs, config: ConfigDict) -> Callable:
     """Returns fn(params, stats, images float32 [B, H, W, 3], targets float32 [B, C], key) ->
-    (mean loss, (updated stats, metric sums)).
+    (mean loss, (updated stats, metric sums)). The images may be several views of B, one view after
+    another: the first is classified, and loss.consistency draws the predictions together.
     """
 
     def loss_fn(params, stats, images, targets, key):
         logits, stats = functional.apply_train(graphdefs, params, stats, images, key)
+        views = jnp.split(logits, len(logits) // len(targets))
+        logits = views[0]
         per_example_loss = losses.cross_entropy(logits, targets, config.loss.label_smoothing)
+        if len(views) > 1:
+            per_example_loss += config.loss.consistency * losses.jensen_shannon(views)
         sums = metrics.batch_sums(per_example_loss, logits, targets)
         return per_example_loss.mean(), (stats, sums)
 

@@ -50,6 +50,7 @@ EXPERIMENTS = {
     "part3-narrow-crop-flip": Experiment(
         "part3", NARROW | {"augment": CROP_AND_FLIP}, 3, num_test=200
     ),
+    "robust-narrow": Experiment("robust", NARROW, 3, num_test=200),
     "part3-narrow-augmix": Experiment(
         "part3", NARROW | {"augment": f"{CROP_AND_FLIP} | augmix"}, 3, num_test=200
     ),

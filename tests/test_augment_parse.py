@@ -249,3 +249,9 @@ def test_mixing_keys_are_range_checked(name, value):
     with pytest.raises(ConfigError, match=name):
         config_lib.override(config, name, str(value))
         config_lib.validate(config)
+
+
+def test_views_need_augmix_once():
+    for text in ("", "random_flip", "augmix | augmix"):
+        with pytest.raises(ConfigError, match="must have augmix once"):
+            augment.parse_views(text)

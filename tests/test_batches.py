@@ -77,3 +77,20 @@ def test_augmentation_that_changes_the_size_raises(small_config, images_and_labe
     small_config.augment = "crop(0, 0, 5, 5)"
     with pytest.raises(ConfigError, match="turns images of 32×32 pixels into 5×5: it must keep"):
         prepare(small_config, *images_and_labels)
+
+
+def test_views_differ_only_in_augmix(small_config, images_and_labels):
+    small_config.loss.consistency = 12.0
+    small_config.augment = "random_crop(padding=4) | random_flip | augmix"
+    images, labels = images_and_labels
+    views, targets = prepare(small_config, images, labels)
+    assert views.shape == (4, 36, 32, 32, 3)
+    assert targets.shape == (4, 12, 10)
+    clean, first, second = np.split(np.asarray(views), 3, axis=1)
+    small_config.loss.consistency = 0.0
+    small_config.augment = "random_crop(padding=4) | random_flip"
+    np.testing.assert_allclose(clean, prepare(small_config, images, labels)[0], atol=1e-5)
+    for one, other in ((clean, first), (clean, second), (first, second)):
+        difference = np.abs(one - other).mean((2, 3, 4))
+        assert (difference > 0.01).mean() > 0.9
+        assert np.median(difference) < 0.6  # of the same image

@@ -384,3 +384,20 @@ def test_huge_numbers_are_not_valid():
     with pytest.raises(ConfigError, match="is not valid"):
         config_lib.override(config, "optimizer.lr", "1" + "0" * 400)
         config_lib.validate(config)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"augment": "random_flip"}, "must have augmix once"),
+        ({"augment": ""}, "must have augmix once"),
+        ({"augment": "augmix", "mixup.prob": 0.5}, "compares views of one image: set mixup.prob"),
+    ],
+)
+def test_consistency_needs_augmix_and_no_mixing(settings, message):
+    config = config_lib.default()
+    config.loss.consistency = 12.0
+    for key, value in settings.items():
+        config_lib.override(config, key, str(value))
+    with pytest.raises(ConfigError, match=message):
+        config_lib.validate(config)

@@ -4,8 +4,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 
-from jaxcifar import batches, data, parallel
+from jaxcifar import batches, data, losses, parallel
 from jaxcifar import step as step_lib
+from jaxcifar.models import functional
 from jaxcifar.program import Program
 from jaxcifar.run_schedule import RunSchedule
 
@@ -194,3 +195,21 @@ def test_snapshot_is_a_copy_and_knows_whether_it_is_finite(small_config):
     np.testing.assert_array_equal(copy.params["fc2"]["kernel"], before)
     state.params["fc2"]["bias"] = state.params["fc2"]["bias"].at[3].set(np.nan)
     assert not program.snapshot(state)[1]
+
+
+def test_consistency_adds_the_divergence_of_the_views(small_config):
+    small_config.augment, small_config.loss.consistency = "augmix", 3.0
+    program = Program(small_config, parallel.setup(small_config), data.load(small_config))
+    state = program.init()
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(12, 32, 32, 3)).astype(np.float32)
+    targets = np.eye(100, dtype=np.float32)[:4]
+    loss_fn = step_lib.make_loss(program.graphdefs, small_config)
+    arguments = state.params, state.stats, images, targets, jax.random.key(0)
+    loss, (_, sums) = jax.jit(loss_fn)(*arguments)
+    logits, _ = functional.apply_train(program.graphdefs, *arguments[:3], arguments[4])
+    expected = losses.cross_entropy(logits[:4], targets) + 3 * losses.jensen_shannon(
+        np.split(np.asarray(logits), 3)
+    )
+    np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)
+    assert sums["count"] == 4

@@ -9,10 +9,10 @@ batch and its targets. `transform` registers more transforms, also from a config
 
 from jaxcifar.augment import color, geometry, policies, resize, transforms  # noqa: F401 - to register
 from jaxcifar.augment.mix import cutmix, mixup
-from jaxcifar.augment.parse import parse
+from jaxcifar.augment.parse import parse, parse_views
 from jaxcifar.augment.registry import TRANSFORMS, transform
 
-__all__ = ["TRANSFORMS", "cutmix", "mixup", "parse", "transform", *TRANSFORMS]
+__all__ = ["TRANSFORMS", "cutmix", "mixup", "parse", "parse_views", "transform", *TRANSFORMS]
 
 # Export every transform under its own name.
 globals().update({name: entry.function for name, entry in TRANSFORMS.items()})

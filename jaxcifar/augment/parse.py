@@ -7,12 +7,14 @@ Python's parser reads it, nothing is evaluated, and error messages show the text
 
 import ast
 import contextlib
+import functools
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxcifar import spec
 from jaxcifar.augment.registry import MEAN, TRANSFORMS, TransformEntry
@@ -38,6 +40,49 @@ def parse(
     Raises:
         ConfigError: says what is wrong, where, and what is valid.
     """
+    calls = _calls(text, mean)
+
+    def transform(key: jax.Array, image: jax.Array) -> jax.Array:
+        for index, call in enumerate(calls):
+            image = call(jax.random.fold_in(key, index), image)
+        return image
+
+    return transform
+
+
+def parse_views(
+    text: str, *, mean: Sequence[float] = CIFAR_MEAN
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns the function (key, image) -> views, float32 [3, H, W, 3], of an augmentation string
+    with `augmix`: an image without it and with two draws of it. Every other transform is drawn once
+    for all three.
+
+    Arguments and errors are those of `parse`.
+
+    Raises:
+        ConfigError: the string does not have `augmix` once.
+    """
+    calls, names = _calls(text, mean), [name for name, _ in read(text)]
+    if names.count("augmix") != 1:
+        raise ConfigError(
+            f"augment={text!r} must have augmix once, to show an image in three views"
+        )
+
+    def views(key: jax.Array, image: jax.Array) -> jax.Array:
+        images = [image]
+        for index, (name, call) in enumerate(zip(names, calls, strict=True)):
+            own_key = jax.random.fold_in(key, index)
+            if name == "augmix":
+                images += [call(jax.random.fold_in(own_key, view), images[0]) for view in (1, 2)]
+            else:
+                images = [call(own_key, image) for image in images]
+        return jnp.stack(images)
+
+    return views
+
+
+def _calls(text: str, mean: Sequence[float]) -> list[Callable[[jax.Array, jax.Array], jax.Array]]:
+    """Returns a string's transforms as functions (key, image) -> image."""
     calls = []
     for name, arguments in read(text):
         entry = TRANSFORMS[name]
@@ -46,15 +91,11 @@ def parse(
             for parameter, declared in entry.parameters.items()
             if declared.default is MEAN  # a sentinel, compared by identity
         }
-        calls.append((entry, means | arguments))
-
-    def transform(key: jax.Array, image: jax.Array) -> jax.Array:
-        for index, (entry, arguments) in enumerate(calls):
-            keys = (jax.random.fold_in(key, index),) if entry.is_random else ()
-            image = entry.function(*keys, image, **arguments)
-        return image
-
-    return transform
+        call = functools.partial(entry.function, **means | arguments)
+        if not entry.is_random:
+            call = functools.partial(lambda call, key, image: call(image), call)
+        calls.append(call)
+    return calls
 
 
 def read(text: str) -> list[tuple[str, dict[str, Any]]]:
