@@ -68,7 +68,7 @@ def rounding_between_transforms() -> tuple:
     by_design=True,
 )
 def partners() -> tuple:
-    shares = draws(augment.mixup, 8, 1.0)[1][:, 0].copy()
+    shares = draws(augment.mixup, 8, 1.0, 1, 1)[1][:, 0].copy()
     shares[:, 0][(shares[:, 1:] > 0).any(1)] = 0
     mixed = v2.MixUp(num_classes=8)(torch.zeros(8, 1, 2, 2), torch.arange(8))[1].numpy()[0]
     mixed[0] = 0

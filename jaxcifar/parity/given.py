@@ -58,9 +58,14 @@ def unit_floats(images: np.ndarray) -> np.ndarray:
     return images / np.float32(255)
 
 
-def jit(function: Callable) -> Callable:
-    """Returns the function compiled as a program that runs once: quickly, to the same bits."""
-    return jax.jit(function, compiler_options=compiler_options())
+def jit(function: Callable, *, runs_briefly: bool = False) -> Callable:
+    """Returns the function compiled as a program that runs once: quickly, to the same bits. One
+    that `runs_briefly` is hardly optimized at all.
+    """
+    options = compiler_options()
+    if runs_briefly and options:  # on a CPU
+        options = dict.fromkeys(options, 0)
+    return jax.jit(function, compiler_options=options)
 
 
 @functools.cache

@@ -23,21 +23,21 @@ NUM_DRAWS = 10_000  # by each side
 SAMPLES = f"samples, of {NUM_DRAWS:,} draws each: the generators differ"
 
 
-def draws(mix: Callable, size: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns many mixes of one batch: images [draws, size, H, W, 1] whose values are the number of
-    their row, and targets [draws, size, size], first one-hot.
+def draws(
+    mix: Callable, size: int, alpha: float, height: int = HEIGHT, width: int = WIDTH
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns many mixes of one batch: images [draws, size, height, width, 1] whose values are the
+    number of their row, and targets [draws, size, size], which were one-hot.
     """
-    images, targets = _batch(size)
+    images, targets = _batch(size, height, width)
     keys = jax.random.split(jax.random.key(0), NUM_DRAWS)
     mixes = jit(jax.vmap(lambda key: mix(key, images, targets, prob=1.0, alpha=alpha)))(keys)
     return tuple(map(np.asarray, mixes))
 
 
-def _batch(size: int) -> tuple[np.ndarray, np.ndarray]:
-    images = np.broadcast_to(
-        np.arange(size, dtype=np.float32)[:, None, None, None], (size, HEIGHT, WIDTH, 1)
-    )
-    return images, np.eye(size, dtype=np.float32)
+def _batch(size: int, height: int = HEIGHT, width: int = WIDTH) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.arange(size, dtype=np.float32)[:, None, None, None]
+    return np.broadcast_to(rows, (size, height, width, 1)), np.eye(size, dtype=np.float32)
 
 
 def lams(targets: np.ndarray) -> np.ndarray:
@@ -132,7 +132,7 @@ def mixup_lam() -> tuple:
     torch.manual_seed(0)
     theirs = v2.MixUp(alpha=0.4, num_classes=8)
     lam = [theirs.make_params([])["lam"] for _ in range(NUM_DRAWS)]
-    return lams(draws(augment.mixup, 8, 0.4)[1]), np.array(lam)
+    return lams(draws(augment.mixup, 8, 0.4, 1, 1)[1]), np.array(lam)
 
 
 @row(

@@ -126,9 +126,9 @@ def _our_outcome(model: nnx.Module, images: np.ndarray, labels: np.ndarray) -> O
         eval_logits = functional.apply_eval(graphdefs, params, stats, images)
         return losses.cross_entropy(logits, targets).mean(), (logits, new, eval_logits)
 
-    gradients, (logits, stats, eval_logits) = jit(jax.grad(loss_fn, has_aux=True))(
-        params, stats, images
-    )
+    num_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+    step = jit(jax.grad(loss_fn, has_aux=True), runs_briefly=num_params < 1e6)
+    gradients, (logits, stats, eval_logits) = step(params, stats, images)
     state = to_torch(nnx.merge(graphdefs.train, gradients, stats))
     is_statistic = {name: "running" in name for name in state}
     return Outcome(

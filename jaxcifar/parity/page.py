@@ -111,13 +111,12 @@ def meanings(results: Sequence[Result]) -> list[str]:
 
 def summary(results: Sequence[Result]) -> str:
     """Returns the counts in one line."""
-    claims = [result for result in results if not result.row.by_design]
-    designed = [result for result in results if result.row.by_design]
-    agreeing, as_designed = (sum(r.agrees for r in part) for part in (claims, designed))
-    line = f"{agreeing} of {len(claims)} rows agree"
-    if designed:
-        line += f"; {as_designed} of {len(designed)} differ by design, as stated"
-    return line
+    parts = []
+    for by_design, claim in ((False, "rows agree"), (True, "differ by design, as stated")):
+        members = [result for result in results if result.row.by_design == by_design]
+        if members:
+            parts.append(f"{sum(r.agrees for r in members)} of {len(members)} {claim}")
+    return "; ".join(parts)
 
 
 def write(
