@@ -24,6 +24,7 @@ def get_config() -> ConfigDict:
     config.model.pretrained = "torchvision"
     config.augment = "random_resized_crop(scale=(0.5, 1.0)) | random_flip | color_jitter(0.2, 0.2)"
     config.optimizer.name = "adamw"
+    config.optimizer.lr = 4e-5  # where OneCycleLR starts: max_lr / 25
     config.optimizer.weight_decay = 0.01
     config.schedule.name = "onecycle"
     config.schedule.interval = "step"

@@ -1,6 +1,5 @@
 """A smoke run: everything that a config's run does, on a few images, before that costs hours."""
 
-import contextlib
 import pathlib
 import shutil
 import signal
@@ -36,11 +35,12 @@ def smoke(config: ConfigDict, workdir: str | pathlib.Path) -> str:
     class Interruption(StepProfile):
         """Asks the run to stop once its full steps are done, as a job scheduler would."""
 
-        num_steps = 0
+        steps_left, is_due = _FULL_STEPS, False
 
         def count(self, num_steps: int, result: object) -> None:
-            self.num_steps += num_steps
-            if self.num_steps == _FULL_STEPS:
+            self.steps_left -= num_steps
+            if self.steps_left <= 0 and not self.is_due:
+                self.is_due = True
                 signal.raise_signal(signal.SIGTERM)
 
     started = time.monotonic()
@@ -53,15 +53,20 @@ def smoke(config: ConfigDict, workdir: str | pathlib.Path) -> str:
             f"smoke run in {directory}: {_FULL_STEPS} full steps, an interruption, a short step; "
             "compiling takes longest"
         )
-        shared = seeds.Shared(images=_shorten_data(config))
-        with contextlib.suppress(SystemExit):
-            train_run(run, Interruption(None), shared)
-    with Run.claim(config, directory) as run:
-        train_run(run, shared=shared)
-    return (
-        f"smoke run passed in {time.monotonic() - started:.0f} s: trained, interrupted, resumed, "
-        f"tested, reported in {directory}/"
-    )
+        shared, interruption = seeds.Shared(images=_shorten_data(config)), Interruption(None)
+        interruption.steps_left = min(_FULL_STEPS, len(shared.images.train) // config.batch_size)
+        done = "trained"
+        try:
+            train_run(run, interruption, shared)
+        except SystemExit:
+            if not interruption.is_due:  # someone else's signal
+                raise
+            done = "trained, interrupted, resumed"
+    if done != "trained":
+        with Run.claim(config, directory) as run:
+            train_run(run, shared=shared)
+    seconds = time.monotonic() - started
+    return f"smoke run passed in {seconds:.0f} s: {done}, tested, reported in {directory}/"
 
 
 def _shorten(config: ConfigDict) -> ConfigDict:

@@ -22,7 +22,10 @@ def windows(monkeypatch):
 
     def draw(shape, *arguments):
         keys = jax.random.split(jax.random.key(0), COUNT)
-        one = lambda key: augment.random_resized_crop(key, jnp.zeros(shape), *arguments)  # noqa: E731
+
+        def one(key):
+            return augment.random_resized_crop(key, jnp.zeros(shape), *arguments)
+
         return np.asarray(jax.jit(jax.vmap(one))(keys))
 
     return draw

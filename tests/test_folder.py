@@ -170,6 +170,11 @@ def test_broken_folders_raise(image_folder, tmp_path):
     (empty / "train").mkdir()
     with pytest.raises(ConfigError, match="train must have at least 2 class folders, but has 0"):
         folder.load(str(empty))
+    shutil.rmtree(image_folder / "train" / "unknown")
+    shutil.rmtree(image_folder / "test")
+    (image_folder / "test" / "dark").mkdir(parents=True)
+    with pytest.raises(ConfigError, match="test has no images in class folders"):
+        folder.load(str(image_folder))
     shutil.rmtree(empty)
     (empty / "one").mkdir(parents=True)
     with pytest.raises(ConfigError, match="it must have at least 2 class folders, but has 1"):

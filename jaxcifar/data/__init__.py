@@ -57,7 +57,9 @@ def read(config: ConfigDict) -> Parts:
     """
     size = config.data.image_size
     parts = Parts(*DATASETS[config.data.name].call(config.data, image_size=size))
-    for part in filter(None, parts):
+    for part in parts:
+        if part is None:
+            continue
         height, width = part.images.shape[1:3]
         if (height, width) != (size, size):
             raise ConfigError(

@@ -42,7 +42,8 @@ def load(root: str, image_size: int = 32) -> Parts:
 
     Raises:
         ConfigError: a folder is missing, there are fewer than two classes, test or val has classes
-            that train lacks, a class of train is empty, or files cannot be decoded.
+            that train lacks or has no images, a class of train is empty, or files cannot be
+            decoded.
     """
     base = pathlib.Path(root).expanduser()
     folders = _find_parts(root, base)
@@ -51,6 +52,9 @@ def load(root: str, image_size: int = 32) -> Parts:
         part: [_image_files(folder / name, part) for name in class_names]
         for part, folder in folders.items()
     }
+    for part, classes in files.items():
+        if not any(classes):
+            raise ConfigError(f"config.data.dir={root!r}: {part} has no images in class folders")
     entries = [entry for classes in files.values() for entries in classes for entry in entries]
     key = hashlib.blake2b(b"%d" % _VERSION, digest_size=16)
     for entry in entries:

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +86,13 @@ class Conv(nnx.Conv):
         return _materialize_gradient(super().__call__(_materialize(inputs)))
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, strides, padding, **arguments) -> jax.Array:
+def _convolve(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Sequence[int],
+    padding: Sequence[tuple[int, int]],
+    **arguments,
+) -> jax.Array:
     """`conv_general_dilated` of [B, H, W, C]; on a CPU, one matrix product where the result is 2×2
     or smaller: XLA's convolution takes 10 to 50 times as long there.
     """
