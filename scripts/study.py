@@ -1,126 +1,163 @@
 """Trains the experiments whose results the README shows, beside PyTorch where it is compared.
 
-python scripts/study.py --data=DIR [--only=NAME,...] [--workdir=runs/study] [--output=FILE.json]
-                        [--peer_python=PYTHON]
+python scripts/study.py --data=DIR [--only=NAME,...] [--seeds=N] [--parallel=N]
+                        [--workdir=runs/study] [--output=FILE.json]
+                        [--peer_python=PYTHON] [--peer_workers=N]
 
-DIR is CIFAR-10 as an image folder, train/<class>/* and test/<class>/*. Each experiment is a few
-seeds of a config, and is trained by the documented command; one that has finished is not repeated.
---peer_python names a Python with PyTorch and torchvision; without it the peer is left out.
+DIR is CIFAR-10 as an image folder, train/<class>/* and test/<class>/*. Every run is the documented
+command; one that has finished is not repeated, one that was interrupted is resumed. Experiments
+under corruptions need the package imagecorruptions, for its photographs of frost. --parallel runs
+share the machine's processors and its GPU. --peer_python names a Python with PyTorch and
+torchvision, --peer_workers its DataLoader workers; without it the peer is left out.
 """
 
 import argparse
 import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
-from typing import NamedTuple
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 from benchmark import processor
 
 SCRIPTS = pathlib.Path(__file__).parent
-NARROW = {  # Part 3's recipe at a size that two cores can train
-    "model.pretrained": "",
-    "model.width": 16,
-    "data.limit": 8_000,
-    "num_epochs": 20,
-    "eval.ood_dir": "generate",
-}
-CROP_AND_FLIP = "random_crop(padding=4) | random_flip"
+FIRST_SEED = 42
 
 
 class Experiment(NamedTuple):
-    """Some seeds of a config, and the peer's part if it is compared."""
+    """A config, what differs from it, and the peer's part if it is compared."""
 
     config: str
-    overrides: dict[str, object]
-    num_seeds: int
-    peer: list[str] | None = None  # flags of pytorch_baseline.py
-    num_test: int = 0  # test images of each class (0: all)
+    overrides: dict[str, object] = {}  # noqa: RUF012
+    peer: tuple[str, ...] = ()  # flags of pytorch_baseline.py
+    is_corrupted: bool = False  # scored under corruptions, too
 
 
+BFLOAT16 = {"dtype": "bfloat16"}  # as PyTorch's autocast
+SCRATCH = {"model.pretrained": "", **BFLOAT16}
+CROP_AND_FLIP = "random_crop(padding=4) | random_flip"
 EXPERIMENTS = {
-    "part1": Experiment("part1", {}, 5, ["--part=1"]),
-    "part2-small": Experiment("part2", {"data.limit": 8_000}, 2, ["--part=2", "--limit=8000"]),
-    "part3-narrow": Experiment("part3", NARROW, 3, num_test=200),
-    "part3-as-logged-narrow": Experiment(
-        "part3_as_logged", NARROW | {"schedule.steps_per_epoch": 63}, 3, num_test=200
-    ),
-    "part3-narrow-no-augmentation": Experiment("part3", NARROW | {"augment": ""}, 3, num_test=200),
-    "part3-narrow-crop-flip": Experiment(
-        "part3", NARROW | {"augment": CROP_AND_FLIP}, 3, num_test=200
-    ),
-    "robust-narrow": Experiment("robust", NARROW, 3, num_test=200),
-    "part3-narrow-augmix": Experiment(
-        "part3", NARROW | {"augment": f"{CROP_AND_FLIP} | augmix"}, 3, num_test=200
+    "part1": Experiment("part1", {}, ("--part=1",)),
+    "part2-small": Experiment(
+        "part2", {"data.limit": 8_000}, ("--part=2", "--limit=8000")
+    ),  # of a size for a CPU; the others are for a GPU
+    "part2": Experiment("part2", BFLOAT16, ("--part=2",)),
+    "part3": Experiment("part3", SCRATCH, ("--part=3",), is_corrupted=True),
+    "robust": Experiment("robust", {"num_epochs": 50, **BFLOAT16}, is_corrupted=True),
+    "part3-as-logged": Experiment("part3_as_logged", SCRATCH, is_corrupted=True),
+    "part3-no-augmentation": Experiment("part3", SCRATCH | {"augment": ""}, is_corrupted=True),
+    "part3-crop-flip": Experiment("part3", SCRATCH | {"augment": CROP_AND_FLIP}, is_corrupted=True),
+    "part3-augmix": Experiment(
+        "part3", SCRATCH | {"augment": f"{CROP_AND_FLIP} | augmix"}, is_corrupted=True
     ),
 }
 
 
-def train(name: str, data: pathlib.Path, workdir: pathlib.Path) -> dict:
-    """Trains an experiment's seeds, or what is left of them; returns what they gave."""
-    experiment = EXPERIMENTS[name]
-    if experiment.num_test:
-        data = _with_fewer_test_images(data, workdir, experiment.num_test)
-    directory = workdir / name
-    overrides = {"data.name": "folder", "num_seeds": experiment.num_seeds, **experiment.overrides}
-    flags = [f"--config.{key}={value}" for key, value in overrides.items()]
-    command = ["-m", "jaxcifar.main", f"--config=configs/{experiment.config}.py", *flags]
-    own = [f"--config.data.dir={data}", "--config.wandb.mode=disabled", f"--workdir={directory}"]
-    subprocess.run([sys.executable, *command, *own], check=True)
-    seeds = json.loads((directory / "summary.json").read_text())
-    row = {"command": " ".join(["python", *command]), "test_images_per_class": experiment.num_test}
-    row |= {key: seeds[key] for key in ("num_params", "device", "versions", "git", "seeds")}
-    row["runs"] = [_run(directory / f"seed-{seed}") for seed in row["seeds"]]
-    return row
+class Study:
+    """The experiments' runs and the file of their results."""
+
+    def __init__(self, args: argparse.Namespace):
+        """Reads the results so far."""
+        self.args, self.lock = args, threading.Lock()
+        exists = args.output.exists()
+        self.results = json.loads(args.output.read_text()) if exists else {}
+
+    def run(self, names: list[str]) -> None:
+        """Trains what is missing, a seed of every experiment after the other, and writes each
+        run's result as it ends.
+        """
+        seeds = range(FIRST_SEED, FIRST_SEED + self.args.seeds)
+        with ThreadPoolExecutor(self.args.parallel) as pool:
+            if any(EXPERIMENTS[name].is_corrupted for name in names):
+                self.corrupted = pool.submit(self.write_corrupted)
+            jobs = []
+            for seed in seeds:
+                for name in names:
+                    if EXPERIMENTS[name].peer and self.args.peer_python:
+                        jobs.append(pool.submit(self.train_peer, name, seed))
+                    jobs.append(pool.submit(self.train, name, seed))
+            for job in jobs:
+                job.result()
+
+    def write_corrupted(self) -> pathlib.Path:
+        """Writes the test images under corruptions, in the layout of CIFAR-10-C."""
+        directory = self.args.workdir / "corrupted"
+        command = ["jaxcifar.corruptions", "--config=configs/part3.py", *self.data_flags()]
+        _run([sys.executable, "-m", *command, f"--output={directory}"], directory)
+        return directory
+
+    def train(self, name: str, seed: int) -> None:
+        """Trains an experiment with a seed."""
+        experiment = EXPERIMENTS[name]
+        directory = self.args.workdir / name / f"seed-{seed}"
+        flags = [f"--config.{key}={value}" for key, value in experiment.overrides.items()]
+        command = ["-m", "jaxcifar.main", f"--config=configs/{experiment.config}.py", *flags]
+        own = [*self.data_flags(), f"--config.seed={seed}", f"--workdir={directory}"]
+        if experiment.is_corrupted:
+            own.append(f"--config.eval.ood_dir={self.corrupted.result()}")
+        _run([sys.executable, *command, *own, "--config.wandb.mode=disabled"], directory)
+        lines = (directory / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        summary = json.loads((directory / "summary.json").read_text())
+        scores = ("test_acc", "test_loss", "best_val_acc", "best_epoch", "ood_acc")
+        run = {key: summary[key] for key in (*scores, "ood_acc_standard") if key in summary}
+        run |= {key: [record[key] for record in records] for key in ("val_acc", "train_loss", "lr")}
+        if corruptions := json.loads((directory / "evaluation.json").read_text()).get(
+            "corruptions"
+        ):
+            accuracies = corruptions["accuracy"].items()  # at five severities
+            run["ood_accs"] = {name: round(sum(row) / len(row), 2) for name, row in accuracies}
+        about = {key: summary[key] for key in ("num_params", "device", "versions", "git")}
+        self.add(name, "jaxcifar", ["python", *command], seed, run, about)
+
+    def train_peer(self, name: str, seed: int) -> None:
+        """Trains an experiment with a seed in PyTorch."""
+        log = self.args.workdir / name / f"pytorch-{seed}.jsonl"
+        command = ["scripts/pytorch_baseline.py", *EXPERIMENTS[name].peer]
+        own = [f"--data={self.args.data}", f"--seed={seed}", f"--workers={self.args.peer_workers}"]
+        if not log.exists():
+            path = str(SCRIPTS / pathlib.Path(command[0]).name)
+            output = _run([self.args.peer_python, path, *command[1:], *own], log)
+            log.write_text(output)
+        output = log.read_text()
+        records = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
+        run = {"test_acc": float(re.search(r"^test accuracy ([\d.]+)%", output, re.M)[1])}
+        run |= {key: [record[key] for record in records] for key in ("val_acc", "train_loss")}
+        self.add(name, "pytorch", ["python", *command], seed, run, {})
+
+    def add(
+        self,
+        name: str,
+        side: str,
+        command: list[str],
+        seed: int,
+        run: dict[str, Any],
+        about: dict[str, Any],
+    ) -> None:
+        """Adds a run to the results, and writes them."""
+        with self.lock:
+            experiment = self.results.setdefault(name, {"processor": processor()})
+            row = experiment.setdefault(side, {"command": shlex.join(command), **about, "runs": {}})
+            row["runs"][str(seed)] = run
+            self.args.output.write_text(json.dumps(self.results, indent=1) + "\n")
+
+    def data_flags(self) -> list[str]:
+        """Returns the flags that name the data."""
+        return ["--config.data.name=folder", f"--config.data.dir={self.args.data}"]
 
 
-def _run(directory: pathlib.Path) -> dict:
-    """Returns what a run of one seed gave."""
-    lines = (directory / "metrics.jsonl").read_text().splitlines()
-    records = [json.loads(line) for line in lines]
-    summary = json.loads((directory / "summary.json").read_text())
-    keys = ("test_acc", "test_loss", "best_val_acc", "best_epoch", "ood_acc", "ood_acc_standard")
-    run = {key: summary[key] for key in keys if key in summary}
-    return run | {key: [record[key] for record in records] for key in ("val_acc", "train_loss")}
-
-
-def train_peer(name: str, python: str, data: pathlib.Path, workdir: pathlib.Path) -> dict:
-    """Trains the same seeds in PyTorch, or what is left of them; returns what they gave."""
-    experiment, runs = EXPERIMENTS[name], []
-    command = [str(SCRIPTS / "pytorch_baseline.py"), *experiment.peer, f"--data={data}"]
-    for seed in range(42, 42 + experiment.num_seeds):
-        output = workdir / f"{name}-pytorch-{seed}.log"
-        if not output.exists():
-            done = subprocess.run(
-                [python, *command, f"--seed={seed}"], check=True, stdout=subprocess.PIPE, text=True
-            )
-            output.write_text(done.stdout)
-        *records, last = output.read_text().splitlines()
-        values = [json.loads(record)["val_acc"] for record in records]
-        runs.append(
-            {"test_acc": float(re.search(r"accuracy ([\d.]+)%", last)[1]), "val_acc": values}
-        )
-    return {
-        "command": f"python scripts/pytorch_baseline.py {' '.join(experiment.peer)}",
-        "runs": runs,
-    }
-
-
-def _with_fewer_test_images(data: pathlib.Path, workdir: pathlib.Path, count: int) -> pathlib.Path:
-    """Returns an image folder with the same training images and the first test images of a class,
-    by name.
-    """
-    fewer = (workdir / f"data-{count}").absolute()
-    if not (fewer / "train").exists():
-        for folder in sorted((data / "test").iterdir()):
-            (fewer / "test" / folder.name).mkdir(parents=True, exist_ok=True)
-            for file in sorted(folder.iterdir())[:count]:
-                link = fewer / "test" / folder.name / file.name
-                link.unlink(missing_ok=True)
-                link.symlink_to(file.absolute())
-        (fewer / "train").symlink_to((data / "train").absolute())
-    return fewer
+def _run(command: list[str], place: pathlib.Path) -> str:
+    """Runs a command and returns its output, which is kept beside `place` as it comes."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    log = place.with_name(f"{place.name}.log")
+    print(shlex.join(command), flush=True)
+    with open(log, "w") as file:
+        subprocess.run(command, check=True, stdout=file, stderr=file)
+    return log.read_text()
 
 
 def main() -> None:
@@ -130,20 +167,17 @@ def main() -> None:
     )
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--only", default=",".join(EXPERIMENTS))
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each experiment")
+    parser.add_argument("--parallel", type=int, default=1, help="runs at the same time")
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/study"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("study.json"))
     parser.add_argument("--peer_python")
+    parser.add_argument("--peer_workers", type=int, default=2)
     args = parser.parse_args()
-    if unknown := set(args.only.split(",")) - set(EXPERIMENTS):
+    names = args.only.split(",")
+    if unknown := set(names) - set(EXPERIMENTS):
         parser.error(f"--only: there is no {', '.join(sorted(unknown))}")
-    args.workdir.mkdir(parents=True, exist_ok=True)
-    results = json.loads(args.output.read_text()) if args.output.exists() else {}
-    for name in args.only.split(","):
-        row = {"processor": processor(), "jaxcifar": train(name, args.data, args.workdir)}
-        if EXPERIMENTS[name].peer and args.peer_python:
-            row["pytorch"] = train_peer(name, args.peer_python, args.data, args.workdir)
-        results[name] = row
-        args.output.write_text(json.dumps(results, indent=1) + "\n")
+    Study(args).run(names)
 
 
 if __name__ == "__main__":
