@@ -106,9 +106,8 @@ class Study:
         scores = ("test_acc", "test_loss", "best_val_acc", "best_epoch", "ood_acc")
         run = {key: summary[key] for key in (*scores, "ood_acc_standard") if key in summary}
         run |= {key: [record[key] for record in records] for key in ("val_acc", "train_loss", "lr")}
-        if corruptions := json.loads((directory / "evaluation.json").read_text()).get(
-            "corruptions"
-        ):
+        evaluation = json.loads((directory / "evaluation.json").read_text())
+        if corruptions := evaluation.get("corruptions"):
             accuracies = corruptions["accuracy"].items()  # at five severities
             run["ood_accs"] = {name: round(sum(row) / len(row), 2) for name, row in accuracies}
         about = {key: summary[key] for key in ("num_params", "device", "versions", "git")}
