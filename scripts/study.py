@@ -42,9 +42,6 @@ SCRATCH = {"model.pretrained": "", **BFLOAT16}
 CROP_AND_FLIP = "random_crop(padding=4) | random_flip"
 EXPERIMENTS = {
     "part1": Experiment("part1", {}, ("--part=1",)),
-    "part2-small": Experiment(
-        "part2", {"data.limit": 8_000}, ("--part=2", "--limit=8000")
-    ),  # of a size for a CPU; the others are for a GPU
     "part2": Experiment("part2", BFLOAT16, ("--part=2",)),
     "part3": Experiment("part3", SCRATCH, ("--part=3",), is_corrupted=True),
     "robust": Experiment("robust", {"num_epochs": 50, **BFLOAT16}, is_corrupted=True),
