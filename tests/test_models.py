@@ -208,3 +208,16 @@ def test_other_image_sizes(name, arguments, image_size):
 def test_simple_cnn_needs_a_multiple_of_8():
     with pytest.raises(ConfigError, match="cannot take images of 36 pixels: it halves them three"):
         models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), image_size=36)
+
+
+@pytest.mark.parametrize(
+    "name, options", [("resnet18", {"width": 8}), ("wide_resnet", {"depth": 10})]
+)
+def test_logits_in_bfloat16_are_those_of_single_operations(name, options):
+    """To bfloat16's rounding: compiled as a whole, XLA for CPUs once returned NaN."""
+    model = models.create(name, num_classes=10, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, **options)
+    model.eval()
+    x = np.random.default_rng(0).normal(size=(40, 32, 32, 3)).astype(np.float32)
+    expected = model(x)
+    actual = nnx.jit(lambda model, x: model(x))(model, x)
+    np.testing.assert_allclose(actual, expected, atol=2**-6 * np.abs(expected).max())

@@ -166,6 +166,15 @@ def at_least_float32(x: jax.Array) -> jax.Array:
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def global_average_pool(x: jax.Array) -> jax.Array:
+    """Returns the mean of [B, H, W, C] over height and width: [B, C]."""
+    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+        # XLA (jaxlib 0.11 and 0.12) would fuse the mean with what x comes from, and then return
+        # values from memory that was never written, NaN among them.
+        x = jax.lax.optimization_barrier(x)
+    return x.mean(axis=(1, 2))
+
+
 @jax.custom_vjp
 def max_pool_2x2(x: jax.Array) -> jax.Array:
     """Returns the 2×2 max-pool with stride 2 of [B, H, W, C], H and W even.

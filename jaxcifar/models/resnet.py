@@ -58,7 +58,7 @@ class ResNet(nnx.Module):
 
     def __call__(self, images: jax.Array, *, rngs: nnx.Rngs | None = None) -> jax.Array:
         """Returns logits float32 [B, num_classes] for normalized images [B, H, W, 3]."""
-        x = self.activations(images)[-1].mean(axis=(1, 2))
+        x = layers.global_average_pool(self.activations(images)[-1])
         for layer in self.fc if isinstance(self.fc, nnx.List) else [self.fc]:
             x = layer(x, rngs=rngs) if isinstance(layer, nnx.Dropout) else layer(x)
         return layers.at_least_float32(x)

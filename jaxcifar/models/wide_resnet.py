@@ -44,7 +44,7 @@ class WideResNet(nnx.Module):
         x = self.conv1(images)
         for block in self.blocks:
             x = block(x, rngs=rngs)
-        x = self.bn(x, relu=True).mean(axis=(1, 2))
+        x = layers.global_average_pool(self.bn(x, relu=True))
         return layers.at_least_float32(self.fc(x))
 
 
