@@ -53,9 +53,11 @@ REGISTRIES = {
 
 _HEAD = """# The Python interface
 
-`scripts/make_api.py` writes this page from the docstrings; the keys of a config are in
-`jaxcifar train --help`. Under a decorator are the functions that it has registered, with their
-parameters: the default, which values are valid, and what they mean.
+Import modules: `from jaxcifar import augment, train`. Under a decorator are the functions that are
+registered with it, and their parameters: the default, which values are valid, and what they mean.
+All keys of a config are in `jaxcifar train --help`. [The tour](tour.ipynb) shows how to use it.
+
+`scripts/make_api.py` writes this page from the docstrings.
 """
 
 
@@ -67,9 +69,9 @@ def page() -> str:
         slug = re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
         anchor = f"{slug}-{seen[slug]}" if seen[slug] else slug  # as GitHub numbers equal titles
         seen[slug] += 1
-        short = f"@{title.split('.')[-1]}" if title[0] == "@" else title.removeprefix("jaxcifar.")
-        short = short if level == "##" else short.split(".")[-1]
-        contents += ("\n- " if level == "##" else " · ") + f"[{short}](#{anchor})"
+        is_module = level == "##"
+        short = title.removeprefix("jaxcifar.") if is_module else re.sub(r"[\w.]+\.", "", title)
+        contents += ("\n- " if is_module else " · ") + f"[{short}](#{anchor})"
     return f"{_HEAD}{contents}\n\n{body}"
 
 
@@ -80,6 +82,7 @@ def public(module: str) -> Iterator[tuple[str, Any]]:
 
 
 def _module(name: str) -> Iterator[str]:
+    """Yields the blocks of a module's part of the page."""
     module = importlib.import_module(f"jaxcifar.{name}")
     yield f"## jaxcifar.{name}"
     yield from _docs(module)
@@ -100,6 +103,7 @@ def _module(name: str) -> Iterator[str]:
 
 
 def _methods(member: type) -> Iterator[str]:
+    """Yields a class's public methods and properties."""
     for name, method in vars(member).items():
         if name[0] != "_" and isinstance(method, property):
             yield f"- `{name}`: {_line(inspect.getdoc(method))}"
@@ -120,8 +124,8 @@ def _registry(title: str, registry: Registry, decorator: Callable) -> Iterator[s
         yield f"#### {entry.name}"
         if title == "augment.transform":  # the others' functions are called by the run
             yield f"```python\n{_signature(entry.function)}\n```"
-        about, *sections = _docs(entry.function, without="Args")
-        yield about
+        docs = list(_docs(entry.function, without="Args"))
+        yield from (part for part in docs if not part.startswith("**"))
         constants = getattr(entry, "constants", {})
         lines = [
             f"- `{name}`: {', '.join(f'{value:g}' for value in constants[name])} by severity"
@@ -129,7 +133,9 @@ def _registry(title: str, registry: Registry, decorator: Callable) -> Iterator[s
             else _parameter(group + name, parameter)
             for name, parameter in entry.parameters.items()
         ]
-        yield from ["\n".join(lines)] * bool(lines) + sections
+        if lines:
+            yield "\n".join(lines)
+        yield from (part for part in docs if part.startswith("**"))  # errors
 
 
 def _parameter(name: str, parameter: spec.Parameter) -> str:
