@@ -174,6 +174,9 @@ def load_model(
 ) -> tuple[nnx.Module, ConfigDict]:
     """Returns a run's model, ready to score images (in evaluation mode), and its config.
 
+    The model maps normalized images, float32 [N, H, W, 3], to logits, float32 [N, classes];
+    `evaluate.predict` takes images as they are.
+
     It needs neither the run's data nor its devices, and may be called while it is running.
     Nothing in the work directory is executed. The model's `class_names` are the classes in the
     order of the logits, its `normalization` the (mean, std) that images were normalized with, its

@@ -3,7 +3,7 @@
 A config is an `ml_collections.ConfigDict`. An experiment file (`configs/*.py`) has one function,
 `get_config()`, that starts from `default()` and sets only what differs; the command line overrides
 individual keys (`--config.optimizer.lr=0.1`). Which keys there are, and what is valid, is
-declared in `keys` and in the signatures that it reads.
+declared in `config_keys` and in the signatures that it reads.
 """
 
 import hashlib
@@ -107,7 +107,12 @@ def read(path: str) -> ConfigDict:
 
 
 def override(config: ConfigDict, name: str, text: str) -> None:
-    """Sets the key `name` from a string, as on a command line, in place.
+    """Sets a key from a string, as on a command line, in place.
+
+    Args:
+        config: the config to change.
+        name: the key, such as "optimizer.lr".
+        text: its value, such as "0.1"; `validate` checks the range.
 
     Raises:
         ConfigError: the key does not exist, or the string does not parse as its type.
@@ -208,7 +213,7 @@ def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
 
 
 def changes(config: ConfigDict) -> dict[str, Any]:
-    """Returns the values that differ from the defaults, by key."""
+    """Returns the values that differ from the defaults, by key, such as "optimizer.lr"."""
     values, defaults = dict(_flatten(config)), dict(_flatten(default()))
     return {
         name: values[name]

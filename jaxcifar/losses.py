@@ -1,4 +1,4 @@
-"""The training loss."""
+"""The terms of the training loss."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,8 @@ import optax
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Returns each row's cross-entropy, float32 [B], as `torch.nn.functional.cross_entropy` with
-    reduction 'none'.
+    """Returns each row's cross-entropy in nats, float32 [B], as
+    `torch.nn.functional.cross_entropy` with reduction 'none'.
 
     Args:
         logits: float32 [B, C].
@@ -23,10 +23,10 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
 
 def jensen_shannon(logits: Sequence[jax.Array]) -> jax.Array:
     """Returns each row's Jensen-Shannon divergence between the predictions for several views of an
-    image, float32 [B]: AugMix's consistency (Hendrycks et al. 2019, arXiv:1912.02781).
+    image, in nats, float32 [B]: AugMix's consistency (Hendrycks et al. 2019, arXiv:1912.02781).
 
     Args:
-        logits: of each view, float32 [B, C].
+        logits: of each view, float32 [B, C], in the order of the images.
     """
     log_probabilities = jax.nn.log_softmax(jnp.stack(logits))
     probabilities = jnp.exp(log_probabilities)

@@ -19,7 +19,9 @@ if typing.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerEntry(Entry):
-    """A registered optimizer; `momentum` names the parameter that a schedule may cycle."""
+    """A registered optimizer: a function of `lr` and its own parameters that returns an optax
+    transformation. `momentum` names the parameter that a schedule may cycle.
+    """
 
     momentum: str | None = None
 
@@ -44,7 +46,8 @@ def create(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     """Returns the optimizer that the config names, with gradient clipping to optimizer.clip_norm.
 
     Its hyperparameters `lr` and `momentum` (for Adam: beta1) are in its state,
-    `opt_state.hyperparams`, where every training step sets them.
+    `opt_state.hyperparams`, where every training step sets them. `config.validate` has checked the
+    config.
     """
     import optax
 

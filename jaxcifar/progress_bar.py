@@ -14,6 +14,10 @@ class ProgressBar:
     def __init__(self, description: str, total: int, unit: str = "images"):
         """Creates a bar that appears on entering the context and is removed on exit."""
         self._console = rich.console.Console(highlight=False)
+        if self._console.is_jupyter:  # plain lines there, too, instead of HTML for each
+            self._console = rich.console.Console(
+                highlight=False, force_jupyter=False, force_terminal=False
+            )
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),

@@ -92,10 +92,12 @@ class Registry(Mapping[str, Entry]):
         self._entries: dict[str, Entry] = {}
 
     def register(self, function_or_name: Callable | str | None = None, /, **attributes) -> Callable:
-        """Registers a function: a decorator, bare or with a name (default: the function's) and
-        further fields of the entry. Returns the function, its arguments checked at every call.
+        """Registers a function under a name, by default its own. A decorator, bare or called: with
+        the name, with fields of the entry by keyword, or both. Returns the function, its arguments
+        checked at every call.
 
-        Registering a name again from the same file replaces it.
+        Every entry has the field `check`: a function of all the arguments that raises ConfigError
+        where they do not go together. Registering a name again from the same file replaces it.
 
         Raises:
             ConfigError: another file has defined the name, or the signature is not valid.

@@ -36,7 +36,7 @@ CyclicMode = Literal["triangular", "triangular2", "exp_range"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScheduleEntry(Entry):
-    """A registered schedule.
+    """A registered schedule: a function of `lr` and its own parameters that returns fn(step) -> lr.
 
     `momentum` is its momentum schedule (for Adam: of beta1), whose parameters become keys, too.
     `run_defaults` names required parameters that a config may leave unset, and what the run

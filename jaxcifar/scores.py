@@ -14,12 +14,14 @@ from jaxcifar.data.labeled_images import Dataset
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the top-1 accuracy."""
+    """Returns the top-1 accuracy in percent."""
     return 100 * float((logits.argmax(-1) == labels).mean())
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 5) -> float:
-    """Returns how often the label is among the k largest logits; of equal ones the first count."""
+    """Returns how often the label is among the k largest logits, in percent; of equal ones the
+    first count.
+    """
     top = np.argsort(-logits, axis=-1, kind="stable")[:, :k]
     return 100 * float((top == labels[:, None]).any(-1).mean())
 
@@ -37,7 +39,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean cross-entropy, `torch.nn.functional.cross_entropy`."""
+    """Returns the mean cross-entropy in nats, `torch.nn.functional.cross_entropy`."""
     return -float(log_softmax(logits)[np.arange(len(labels)), labels].mean())
 
 
@@ -50,7 +52,11 @@ def confusion_matrix(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def class_accuracies(confusion: np.ndarray) -> np.ndarray:
-    """Returns the accuracy on each class, float64 [C]; NaN for a class without images."""
+    """Returns the accuracy on each class in percent, float64 [C]; NaN for a class without images.
+
+    Args:
+        confusion: counts int [C, C] by label (row) and predicted class (column).
+    """
     totals = confusion.sum(-1)
     return 100 * np.divide(
         confusion.diagonal(), totals, out=np.full(len(totals), np.nan), where=totals > 0
@@ -115,10 +121,11 @@ def summarize(
     """Returns all scores of a model on a test set, JSON-serializable.
 
     Args:
-        logits: the model's, of the test images.
+        logits: the model's, of the test images, float32 [N, C].
         test: the test set.
-        val_logits: the model's, of the validation images, on which the temperature is fitted.
-        val_labels: their labels.
+        val_logits: the model's, of the validation images, on which the temperature is fitted,
+            float32 [M, C].
+        val_labels: their labels, int [M].
     """
     confusion = confusion_matrix(logits, test.labels)
     ece, bins = calibration(logits, test.labels)

@@ -1,4 +1,4 @@
-"""Conversion between torchvision state dicts and our parameters.
+"""Conversion between torchvision's state dicts and the parameters of models here.
 
 The mapping is derived: modules have torchvision's names, so only the last path component changes,
 and a kernel's rank fixes its axes. For files see `state_dict_files`, for downloads `hub`.

@@ -34,7 +34,8 @@ MEAN = CIFAR_MEAN
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TransformEntry(Entry):
-    """A registered transform.
+    """A registered transform: a function (image, ...) -> image, or (key, image, ...) -> image if it
+    is random, to be jitted and vmapped. Images are float32 [H, W, 3] in [0, 1].
 
     `examples` are augmentation strings for the preview, needed if the transform has required
     parameters or its defaults change little.

@@ -25,7 +25,10 @@ NUM_SEVERITIES = 5
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CorruptionEntry(Entry):
-    """A registered corruption."""
+    """A registered corruption: a function (planes, ...) -> planes, or (key, planes, ...) -> planes
+    if it is random. Planes are float32 [3, H, W] in [0, 1]; the result may lie outside. With
+    `on_host`, (image, ...) -> image instead, uint8 [H, W, 3].
+    """
 
     constants: Mapping[str, tuple[float, ...]]  # by parameter: a value for each severity
     is_standard: bool = False  # one of the benchmark's 15, whose mean is published

@@ -1,4 +1,4 @@
-"""The registered datasets by name, and `load`.
+"""The registered datasets by name, and `load`, which reads and splits what a config names.
 
 A dataset is small enough to be one array in memory, so there is no input pipeline: the training
 loop puts the arrays on the device once and every step gathers its batch there. Each dataset's
@@ -24,9 +24,9 @@ CIFAR_STD = (0.2675, 0.2565, 0.2761)
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetEntry(Entry):
-    """A registered dataset.
+    """A registered dataset: a function that returns the Datasets (train, test), or `Parts` if there
+    is a validation set or no test set.
 
-    Its function returns (train, test), or `Parts` if it has a validation set or lacks a test set.
     If it has a parameter `image_size`, it is passed the side of the images in pixels.
     `stratified` says how a validation set is split off unless the config does.
     """
@@ -44,12 +44,14 @@ dataset = DATASETS.register
 
 
 def load(config: ConfigDict) -> Splits:
-    """Loads the dataset that the config names, with its validation set; see `read` and `split`."""
+    """Returns the dataset that the config names, with a validation set; see `read` and `split`, and
+    their errors.
+    """
     return split(config, read(config))
 
 
 def read(config: ConfigDict) -> Parts:
-    """Reads the dataset that the config names, as it is before a validation set is split off.
+    """Returns the dataset that the config names, as it is before a validation set is split off.
 
     Raises:
         ConfigError: there is no such dataset, it cannot be read, or its images have another size
@@ -71,8 +73,9 @@ def read(config: ConfigDict) -> Parts:
 
 
 def split(config: ConfigDict, parts: Parts) -> Splits:
-    """Splits a validation set off the training images where there is none; see `splits.split`.
-    Then draws `data.limit` of them, if it is set.
+    """Returns the dataset with a validation set, split off the training images where there is none
+    (`config.data.val_fraction`, `config.seed`), and with `config.data.limit` training images drawn
+    from them, if that is set.
 
     Raises:
         ConfigError: there are too few images to be split, or data.limit exceeds their number.

@@ -21,7 +21,8 @@ if typing.TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelEntry(Entry):
-    """A registered model.
+    """A registered model: a function of `num_classes`, `rngs`, `dtype` and its own parameters that
+    returns the network; of `image_size`, too, if it depends on that. See `create`.
 
     `head` is the attribute of its output layer, which pretrained weights for other classes do not
     fill; a model without it cannot start from any. `in_torchvision` says whether torchvision has
