@@ -1,10 +1,12 @@
 """Trains a config's model and scores it, or resumes such a run.
 
 python -m jaxcifar.main --config=configs/part1.py [--workdir=runs/part1] [--fresh]
-                        [--profile=DIR] [--smoke] [--config.KEY=VALUE ...]
+                        [--check_recipe] [--profile=DIR] [--smoke] [--config.KEY=VALUE ...]
 
 The work directory is by default runs/<config file's name>. --smoke tries everything first, on a few
-images: training, saving, resuming, scoring and the report, in <workdir>-smoke.
+images: training, saving, resuming, scoring and the report, in <workdir>-smoke. --check_recipe says
+after each epoch whether the learning rate and the validation accuracy are off the band of the
+config's own runs, <config's name>.band.json.
 """
 
 import pathlib
@@ -13,11 +15,14 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict
 
-from jaxcifar import cli, followers, scoring, seeds
+from jaxcifar import cli, followers, recipe_band, scoring, seeds
 from jaxcifar.run import Run
 
 _PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
 _SMOKE = flags.DEFINE_bool("smoke", False, "try the run on a few images, in <workdir>-smoke")
+_CHECK_RECIPE = flags.DEFINE_bool(
+    "check_recipe", False, "compare each epoch with those that the config's runs had"
+)
 _FRESH = flags.DEFINE_bool("fresh", False, "move an existing work directory aside and start over")
 
 
@@ -29,7 +34,9 @@ def main(config: ConfigDict) -> int:
 
         print(smoke.smoke(config, workdir))
         return 0
+    band = recipe_band.load(config) if _CHECK_RECIPE.value else None
     with followers.claim(config, workdir, fresh=_FRESH.value) as run:
+        run.band = band
         if run.moved_to:
             print(f"the old run is now in {run.moved_to}")
         summary = run.finished_summary()
@@ -39,6 +46,8 @@ def main(config: ConfigDict) -> int:
                 "; it stopped early: raise early_stopping.patience to continue" if is_early else ""
             )
             print(f"this run is already finished{hint}; --fresh starts it over")
+            if band and run.progress:
+                print(band.verdict(run.progress.records))
             ood_dir = config.eval.ood_dir
             if ood_dir and "ood_acc" not in summary:
                 print(
@@ -77,7 +86,7 @@ def _print_results(run: Run, summary: dict[str, Any]) -> None:
 
 def launch() -> None:
     """Runs the command and exits."""
-    own_flags = (cli.CONFIG, cli.WORKDIR, _SMOKE, _FRESH, _PROFILE)
+    own_flags = (cli.CONFIG, cli.WORKDIR, _SMOKE, _CHECK_RECIPE, _FRESH, _PROFILE)
     cli.launch(main, __doc__, own_flags, takes_config=True)
 
 

@@ -16,6 +16,7 @@ from jaxcifar import config as config_lib
 from jaxcifar.lock import RunLock
 from jaxcifar.manifest import write_atomically, write_json
 from jaxcifar.progress import DivergedError, Progress
+from jaxcifar.recipe_band import Band
 from jaxcifar.spec import ConfigError
 
 # What reading a file may raise that is not what we wrote
@@ -26,6 +27,7 @@ class Run:
     """A config and its work directory, locked; a context manager that releases the lock."""
 
     is_main = True  # among the processes that train it together
+    band: Band | None = None  # that it is checked against
 
     def __init__(self, config: ConfigDict, directory: pathlib.Path, lock: RunLock):
         """Checks nothing; use `claim`."""

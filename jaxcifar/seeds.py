@@ -52,6 +52,7 @@ def train_seeds(run: Run, train: Callable[[Run], dict[str, Any]]) -> dict[str, A
     for seed in range(config.seed, config.seed + config.num_seeds):
         directory = seed_directory(run.directory, seed)
         with followers.claim(of_seed(config, seed), directory) as one:
+            one.band = run.band
             if run.is_main:
                 write_atomically(run.directory / "config.json", config_lib.to_json(config))
             summary = one.finished_summary()

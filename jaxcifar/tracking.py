@@ -25,6 +25,7 @@ class Tracker:
     def __init__(self, run: Run, progress: Progress, steps_per_epoch: int):
         """Prepares reports on a run, from its progress on."""
         self._run, self._progress = run, progress
+        self._steps_per_epoch = steps_per_epoch
         self._bar = ProgressBar("starting", run.config.num_epochs * steps_per_epoch, "steps")
         self._wandb: WandbLog | None = None
         self._tensorboard: TensorBoardLog | None = None
@@ -62,6 +63,9 @@ class Tracker:
             f"{self._run.config.model.name}, {num_params:,} parameters, on {device}; images: "
             f"{train} train, {val} validation, {test} test; work directory {self._run.directory}"
         )
+        if self._run.band:
+            names = splits.train.class_names
+            notes = [*notes, self._run.band.check_data(names, self._steps_per_epoch)]
         for note in notes:
             self.info(note)
 
@@ -91,6 +95,8 @@ class Tracker:
             "{images_per_second:,.0f} images/s  {seconds:.1f} s".format(**record)
             + (f"  {skipped} steps skipped" if skipped else "")
         )
+        if self._run.band and (off := self._run.band.off(self._progress.records)):
+            self.info(off)
 
     def wants_histograms(self, epoch: int) -> bool:
         """Returns whether histograms are due after `epoch` epochs, and there is where to log."""
@@ -103,7 +109,11 @@ class Tracker:
             tracker.log_histograms(epoch, arrays)
 
     def log_results(self, summary: dict[str, Any], evaluation: dict[str, Any]) -> None:
-        """Sends what a finished run has to show to W&B and TensorBoard."""
+        """Prints how the run ended by its band, if it has one, and sends what a finished run has to
+        show to W&B and TensorBoard.
+        """
+        if self._run.band:
+            self.info(self._run.band.verdict(self._progress.records))
         for tracker in self._trackers:
             tracker.log_results(self._progress.epoch, summary, evaluation)
 
