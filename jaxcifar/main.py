@@ -46,8 +46,10 @@ def main(config: ConfigDict) -> int:
                 "; it stopped early: raise early_stopping.patience to continue" if is_early else ""
             )
             print(f"this run is already finished{hint}; --fresh starts it over")
-            if band and run.progress:
-                print(band.verdict(run.progress.records))
+            if band:
+                records = run.progress.records
+                print(band.check_data(run.progress.class_names, records[0]["step"]))
+                print(band.verdict(records))
             ood_dir = config.eval.ood_dir
             if ood_dir and "ood_acc" not in summary:
                 print(

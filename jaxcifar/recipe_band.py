@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from jaxcifar import config_files
+from jaxcifar import config_files, errors
 from jaxcifar.spec import ConfigError
 
 _LR_TOLERANCE = 1e-4  # relative; float32 and the last digits of another platform are far below
@@ -47,9 +47,7 @@ class Band:
             )
         self.checks_accuracy = list(class_names) == self.class_names
         if self.checks_accuracy:
-            return (
-                f"checked after each epoch against {self.name}.band.json (runs: {self.num_seeds})"
-            )
+            return f"checked after each epoch against {self.file} (runs: {self.num_seeds})"
         return (
             f"{self.file} is of other classes ({', '.join(self.class_names[:3])}, ...): "
             "only the learning rate is checked"
@@ -97,7 +95,8 @@ def load(config: ConfigDict) -> Band:
             f"--check_recipe: there is no band beside {config.config_file!r}; the configs with one "
             f"are {', '.join(have)}"
         )
-    band = Band(name=file.stem, **json.loads(path.read_text(encoding="utf-8")))
+    with errors.reading(f"the band {str(path)!r}", "restore it"):
+        band = Band(name=file.stem, **json.loads(path.read_text(encoding="utf-8")))
     wrong = [
         key
         for key, value in band.config.items()

@@ -87,8 +87,8 @@ def test_a_config_without_a_band_names_those_with_one():
 
 
 def test_a_run_is_checked_as_it_trains(call_main, tmp_path, monkeypatch, pytestconfig):
-    """With the right learning rates and accuracies that cannot be: off since epoch 1; and likewise
-    when the finished run is asked again.
+    """With the right learning rates and an accuracy that cannot be: off since that epoch, and
+    likewise when the finished run is asked again.
     """
     monkeypatch.chdir(tmp_path)
     path = shutil.copy(pytestconfig.rootpath / "configs" / "part1.py", tmp_path / "tiny.py")
@@ -110,3 +110,13 @@ def test_a_run_is_checked_as_it_trains(call_main, tmp_path, monkeypatch, pytestc
     code, out, _ = call_main(*flags)
     assert code == 0
     assert out.count(off) == 1
+    values["class_names"] = ["cat", "dog"]
+    (tmp_path / "tiny.band.json").write_text(json.dumps(values))
+    code, out, _ = call_main(*flags)
+    assert code == 0
+    assert "only the learning rate is checked" in out
+    assert "on the band of tiny.band.json" in out
+    (tmp_path / "tiny.band.json").write_text("{")
+    code, _, err = call_main(*flags)
+    assert code == 2
+    assert "restore it" in err
