@@ -7,6 +7,8 @@ from augment_reference import TOLERANCE, cases, images, run
 from jaxcifar import augment
 from jaxcifar.spec import ConfigError
 
+pytestmark = pytest.mark.numerics
+
 BLENDS = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_sharpness")
 
 

@@ -7,6 +7,8 @@ from augment_reference import GEOMETRIC, cases, images, run, same_pixels
 from jaxcifar import augment
 from jaxcifar.spec import ConfigError
 
+pytestmark = pytest.mark.numerics
+
 # If a coordinate lies between two pixels, the last bit of sin and cos decides which is nearest, and
 # that bit depends on the processor: a few pixels may differ.
 SAME = 0.995

@@ -26,6 +26,7 @@ def prepare(config, images, labels):
     )
 
 
+@pytest.mark.numerics
 def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     images, labels = images_and_labels
     normalized, targets = prepare(small_config, images, labels)
@@ -35,6 +36,7 @@ def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     np.testing.assert_allclose(batches.normalize(images, small_config), expected, atol=1e-5)
 
 
+@pytest.mark.numerics
 def test_batch_is_independent_of_neighboring_steps(small_config, images_and_labels):
     """To float32 rounding, which differs between two compiled programs. Where an operation rounds
     to 8-bit levels or compares with a threshold, rounding can move a pixel by more: rarely.
@@ -47,6 +49,7 @@ def test_batch_is_independent_of_neighboring_steps(small_config, images_and_labe
     assert (difference > 1e-4).mean() < 1e-3
 
 
+@pytest.mark.numerics
 def test_mixing_is_independent_of_neighboring_steps(small_config, images_and_labels):
     """To float32 rounding of weighted sums of values up to 2.1."""
     small_config.mixup.prob = small_config.cutmix.prob = 0.5

@@ -3,6 +3,8 @@ import pytest
 
 from jaxcifar import losses
 
+pytestmark = pytest.mark.numerics
+
 
 def test_cross_entropy_on_hard_and_mixed_targets():
     logits = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32))

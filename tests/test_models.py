@@ -69,6 +69,7 @@ def test_initialization_matches_pytorch():
             assert abs(values.std() / bound - 3**-0.5) < 5 * 0.27 / values.size**0.5
 
 
+@pytest.mark.numerics
 def test_max_pool_matches_the_windowed_maximum_forward_and_backward():
     x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
 
@@ -114,6 +115,7 @@ def plain_batch_norm(x, scale, bias, relu):
     return jnp.maximum(y, 0) if relu else y
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("shape", [(7, 5), (3, 4, 4, 5), (16, 16, 32, 5)])
 def test_batch_norm_and_its_gradient_match_its_formula(shape):
     rng = np.random.default_rng(0)
@@ -147,6 +149,7 @@ def test_batch_norm_and_its_gradient_match_its_formula(shape):
                 np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=case)
 
 
+@pytest.mark.numerics
 def test_batch_norm_is_exact_far_from_zero_and_statistics_match_pytorch():
     """Mean 1000, standard deviation 1: as a difference of squares the variance would be lost."""
     x = np.random.default_rng(0).normal(1000, 1, (64, 3)).astype(np.float32)
@@ -163,6 +166,7 @@ def test_batch_norm_is_exact_far_from_zero_and_statistics_match_pytorch():
     )
 
 
+@pytest.mark.numerics
 def test_batch_norm_of_bfloat16_matches_that_of_float32():
     """The same bfloat16 activations: to bfloat16's rounding, 2^-8 of a value; its statistics, which
     come from one pass around the running mean, to 1e-5.
@@ -186,6 +190,7 @@ def test_batch_norm_takes_a_single_row_and_half_precision():
     assert norm.var[...].dtype == jnp.float32
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_convolutions_of_few_pixels_are_the_same(size):
     """On a CPU those with small results are matrix products."""

@@ -45,6 +45,7 @@ def assert_near(ours, theirs, tolerance, largest=None):
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * largest)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("case", make_resnet.CASES, ids="-".join)
 def test_activations_and_logits_match_torchvision(golden, case):
     model, drawn = create(*case)
@@ -70,6 +71,7 @@ def test_activations_and_logits_match_torchvision(golden, case):
 
 
 # Of other depth, ResNet-34 has no other layers than ResNet-18
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     "case", [case for case in make_resnet.CASES if case[0] != "resnet34"], ids="-".join
 )

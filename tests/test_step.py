@@ -37,6 +37,7 @@ def train_steps(program, num_steps, state=None):
     raise AssertionError("the epoch has fewer steps")
 
 
+@pytest.mark.numerics
 def test_steps_per_call_changes_rounding_only(small_config):
     """Dropout, order and learning rates are the same; float32 rounding is all that differs. Two
     steps, because in a third it could flip a ReLU of this network on another processor.
@@ -49,6 +50,7 @@ def test_steps_per_call_changes_rounding_only(small_config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
 
 
+@pytest.mark.numerics
 def test_number_of_devices_changes_rounding_only(small_config):
     """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. After
     one SGD step the parameters differ by rounding, 1e-7 where measured; a second step would
@@ -72,6 +74,7 @@ def test_number_of_devices_changes_rounding_only(small_config):
     )
 
 
+@pytest.mark.numerics
 def test_ema_matches_its_formula_and_does_not_affect_training(small_config):
     plain, _ = train_steps(make_program(small_config), 3)
     assert plain[-1].ema is None
