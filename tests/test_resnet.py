@@ -110,21 +110,18 @@ def test_parameter_counts_match_torchvision(name, stem, num_classes, count):
 
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_initialization_matches_torchvision_or_pytorch_for_replaced_layers(stem):
-    create = nnx.jit(  # one program, instead of one for every shape
-        lambda: resnet.ResNet(
-            block=resnet.BasicBlock,
-            depths=(1, 1, 1, 1),
-            num_classes=100,
-            width=32,
-            stem=stem,
-            head="mlp",
-            head_hidden=(512, 256),
-            head_dropout=(0.5, 0.3, 0.2),
-            rngs=nnx.Rngs(0),
-            dtype=jnp.float32,
-        )
+    model = resnet.ResNet(
+        block=resnet.BasicBlock,
+        depths=(1, 1, 1, 1),
+        num_classes=100,
+        width=32,
+        stem=stem,
+        head="mlp",
+        head_hidden=(512, 256),
+        head_dropout=(0.5, 0.3, 0.2),
+        rngs=nnx.Rngs(0),
+        dtype=jnp.float32,
     )
-    model = create()
     state = weights.to_torchvision(model)
     for name, values in state.items():
         if name == "conv1.weight" and stem == "cifar":  # Conv2d's default
