@@ -34,14 +34,19 @@ def test_invalid_arguments_raise(name, arguments, message):
 
 def test_other_models_arguments_may_have_their_default():
     """So that a loop over models can pass them all."""
-    model = models.create(
-        "simple_cnn", num_classes=10, rngs=nnx.Rngs(0), stem="cifar", head="linear"
+    model = nnx.eval_shape(
+        lambda: models.create(
+            "simple_cnn", num_classes=10, rngs=nnx.Rngs(0), stem="cifar", head="linear"
+        )
     )
     assert model.conv1.kernel.shape[-1] == 32
 
 
 def test_none_means_the_default():
-    model = models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), width=None, dropout=None)
+    defaults = {"width": None, "dropout": None}
+    model = nnx.eval_shape(
+        lambda: models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), **defaults)
+    )
     assert model.dropout.rate == 0.5
     assert model.conv1.kernel.shape[-1] == 32
 

@@ -4,9 +4,9 @@ import pytest
 from flax import nnx
 from jax.sharding import AxisType
 
-from jaxcifar import batches, data, losses, parallel
+from jaxcifar import batches, data, losses, models, parallel
 from jaxcifar import step as step_lib
-from jaxcifar.models import functional
+from jaxcifar.models import functional, layers
 from jaxcifar.program import Program
 from jaxcifar.run_schedule import RunSchedule
 
@@ -50,16 +50,40 @@ def test_steps_per_call_changes_rounding_only(small_config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
 
 
+class NormalizedCNN(nnx.Module):
+    """A convolution, BatchNorm and dropout, which compile fast."""
+
+    def __init__(self, num_classes, rngs, dtype):
+        self.conv = layers.conv(3, 4, size=3, stride=4, rngs=rngs, dtype=dtype)
+        self.bn = layers.BatchNorm(4, dtype=dtype)
+        self.dropout = nnx.Dropout(0.3)
+        self.fc = layers.linear(256, num_classes, rngs=rngs, dtype=dtype)
+
+    def __call__(self, images, *, rngs=None):
+        x = self.dropout(self.bn(self.conv(images), relu=True), rngs=rngs)
+        return self.fc(x.reshape(len(x), -1))
+
+
+@pytest.fixture
+def normalized_cnn():
+    """Registers that network."""
+
+    @models.model
+    def normalized_cnn(*, num_classes, rngs, dtype):
+        return NormalizedCNN(num_classes, rngs, dtype)
+
+    yield
+    del models.MODELS._entries["normalized_cnn"]
+
+
 @pytest.mark.numerics
-def test_number_of_devices_changes_rounding_only(small_config):
+def test_number_of_devices_changes_rounding_only(normalized_cnn, small_config):
     """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. After
     one SGD step the parameters differ by rounding, 1e-7 where measured; a second step would
     multiply it wherever a ReLU flips.
     """
     small_config.batch_size = 13  # no multiple of 3
-    small_config.model.name = "wide_resnet"
-    small_config.model.depth, small_config.model.widen_factor = 10, 1
-    small_config.model.block_dropout = 0.3
+    small_config.model.name, small_config.model.width = "normalized_cnn", 0
     small_config.augment = "random_crop(32, padding=4) | random_flip"
     small_config.mixup.prob = 0.5
     programs = [make_program(small_config, devices) for devices in (1, 3)]

@@ -293,9 +293,7 @@ def test_vanished_directory_is_named(undisturbed, start, tmp_path, act):
 
 
 @pytest.mark.parametrize("output", ["closed", "full"])
-def test_output_that_fails_does_not_stop_the_run(
-    undisturbed, start, config_file, tmp_path, output
-):
+def test_output_that_fails_does_not_stop_the_run(undisturbed, start, config_file, tmp_path, output):
     if output == "closed":
         process = start(tmp_path / "run")
         process.stdout.close()
