@@ -11,6 +11,33 @@ from jaxcifar.program import Program
 from jaxcifar.run_schedule import RunSchedule
 
 
+class NormalizedCNN(nnx.Module):
+    """A convolution, BatchNorm and dropout, which compile fast."""
+
+    def __init__(self, num_classes, rngs, dtype):
+        self.conv = layers.conv(3, 4, size=3, stride=4, rngs=rngs, dtype=dtype)
+        self.bn = layers.BatchNorm(4, dtype=dtype)
+        self.dropout = nnx.Dropout(0.3)
+        self.fc = layers.linear(256, num_classes, rngs=rngs, dtype=dtype)
+
+    def __call__(self, images, *, rngs=None):
+        x = self.dropout(self.bn(self.conv(images), relu=True), rngs=rngs)
+        return self.fc(x.reshape(len(x), -1))
+
+
+@pytest.fixture
+def small_config(small_config):
+    """A run of that network."""
+
+    @models.model
+    def normalized_cnn(*, num_classes, rngs, dtype):
+        return NormalizedCNN(num_classes, rngs, dtype)
+
+    small_config.model.name, small_config.model.width = "normalized_cnn", 0
+    yield small_config
+    del models.MODELS._entries["normalized_cnn"]
+
+
 def make_program(config, num_devices=None):
     """Returns the program of a config, on the first devices or as many as it names."""
     mesh = parallel.setup(config)
@@ -50,40 +77,13 @@ def test_steps_per_call_changes_rounding_only(small_config):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), one.params, two.params)
 
 
-class NormalizedCNN(nnx.Module):
-    """A convolution, BatchNorm and dropout, which compile fast."""
-
-    def __init__(self, num_classes, rngs, dtype):
-        self.conv = layers.conv(3, 4, size=3, stride=4, rngs=rngs, dtype=dtype)
-        self.bn = layers.BatchNorm(4, dtype=dtype)
-        self.dropout = nnx.Dropout(0.3)
-        self.fc = layers.linear(256, num_classes, rngs=rngs, dtype=dtype)
-
-    def __call__(self, images, *, rngs=None):
-        x = self.dropout(self.bn(self.conv(images), relu=True), rngs=rngs)
-        return self.fc(x.reshape(len(x), -1))
-
-
-@pytest.fixture
-def normalized_cnn():
-    """Registers that network."""
-
-    @models.model
-    def normalized_cnn(*, num_classes, rngs, dtype):
-        return NormalizedCNN(num_classes, rngs, dtype)
-
-    yield
-    del models.MODELS._entries["normalized_cnn"]
-
-
 @pytest.mark.numerics
-def test_number_of_devices_changes_rounding_only(normalized_cnn, small_config):
+def test_number_of_devices_changes_rounding_only(small_config):
     """BatchNorm's statistics are the whole batch's, dropout and augmentation are the same. After
     one SGD step the parameters differ by rounding, 1e-7 where measured; a second step would
     multiply it wherever a ReLU flips.
     """
     small_config.batch_size = 13  # no multiple of 3
-    small_config.model.name, small_config.model.width = "normalized_cnn", 0
     small_config.augment = "random_crop(32, padding=4) | random_flip"
     small_config.mixup.prob = 0.5
     programs = [make_program(small_config, devices) for devices in (1, 3)]
@@ -161,7 +161,8 @@ def test_simple_cnn_losses_match_pytorch_for_50_steps(small_config):
     from jaxcifar.parity import networks, torch_networks
 
     torch.set_num_threads(1)  # PyTorch's and XLA's threads wait for each other otherwise
-    small_config.batch_size, small_config.model.dropout = 50, 0.0
+    small_config.batch_size = 50
+    small_config.model.update(name="simple_cnn", width=4, dropout=0.0)
     small_config.optimizer.lr = 0.03
     small_config.schedule.name, small_config.schedule.interval = "step", "step"
     small_config.schedule.step_size, small_config.schedule.gamma = 20, 0.5
@@ -211,7 +212,7 @@ def test_nonfinite_steps_are_skipped(small_config):
     values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
     for scale in (1.0, np.inf):
         state = program.init()
-        state.params["fc2"]["bias"] = state.params["fc2"]["bias"] * scale
+        state.params["fc"]["bias"] = state.params["fc"]["bias"] * scale
         before = jax.tree.map(np.asarray, state)
         call = next(program.train_epoch(state, 0, values))
         is_skipped = scale == np.inf
@@ -232,10 +233,10 @@ def test_snapshot_is_a_copy_and_knows_whether_it_is_finite(small_config):
     copy, is_finite = program.snapshot(state)
     assert is_finite
     values = RunSchedule(small_config, program.steps_per_epoch).epoch_values(0)
-    before = np.asarray(copy.params["fc2"]["kernel"]).copy()
+    before = np.asarray(copy.params["fc"]["kernel"]).copy()
     state = next(program.train_epoch(state, 0, values)).state  # donates the original
-    np.testing.assert_array_equal(copy.params["fc2"]["kernel"], before)
-    state.params["fc2"]["bias"] = state.params["fc2"]["bias"].at[3].set(np.nan)
+    np.testing.assert_array_equal(copy.params["fc"]["kernel"], before)
+    state.params["fc"]["bias"] = state.params["fc"]["bias"].at[3].set(np.nan)
     assert not program.snapshot(state)[1]
 
 
