@@ -56,10 +56,9 @@ def test_mixing_is_independent_of_neighboring_steps(small_config, images_and_lab
     small_config.mixup.prob = small_config.cutmix.prob = 0.5
     images, labels = images_and_labels
     four = prepare(small_config, images, labels)
-    for step in (1, 2):
-        fewer = prepare(small_config, images[: step + 1], labels[: step + 1])
-        for a, b in zip(four, fewer, strict=True):
-            np.testing.assert_allclose(a[step], b[step], atol=1e-5)
+    three = prepare(small_config, images[:3], labels[:3])
+    for a, b in zip(four, three, strict=True):
+        np.testing.assert_allclose(a[:3], b, atol=1e-5)
 
 
 def test_augmentation_is_independent_per_image_and_step(small_config):

@@ -84,7 +84,7 @@ def test_number_of_devices_changes_rounding_only(small_config):
     multiply it wherever a ReLU flips.
     """
     small_config.batch_size = 13  # no multiple of 3
-    small_config.augment = "random_crop(32, padding=4) | random_flip"
+    small_config.augment = "random_flip"
     small_config.mixup.prob = 0.5
     programs = [make_program(small_config, devices) for devices in (1, 3)]
     start = jax.tree.map(np.asarray, programs[0].init())
