@@ -200,11 +200,21 @@ def test_batch_norm_takes_a_single_row_and_half_precision():
 def test_convolutions_of_few_pixels_are_the_same(size):
     """On a CPU those with small results are matrix products."""
     images = jax.random.normal(jax.random.key(1), (2, size, size, 8))
-    for kernel, stride in ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2)):
-        conv = layers.conv(8, 5, size=kernel, stride=stride, rngs=nnx.Rngs(0), dtype=jnp.float32)
-        ours = conv(images)
+    kernels_and_strides = ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2))
+    ours, plain = (
+        [
+            layers.conv(8, 5, size=kernel, stride=stride, rngs=nnx.Rngs(0), dtype=jnp.float32)
+            for kernel, stride in kernels_and_strides
+        ]
+        for _ in range(2)
+    )
+    for conv in plain:
         conv.conv_general_dilated = jax.lax.conv_general_dilated
-        np.testing.assert_allclose(ours, conv(images), atol=1e-5)
+    actual, expected = jax.jit(
+        lambda images: [[conv(images) for conv in convs] for convs in (ours, plain)]
+    )(images)
+    for case, a, b in zip(kernels_and_strides, actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, err_msg=f"kernel, stride: {case}")
 
 
 @pytest.mark.parametrize("image_size", [24, 64])

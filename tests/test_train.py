@@ -32,7 +32,6 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def uninterrupted_run(finished, small_config):
     """A finished run to compare with: its work directory and its summary."""
-    small_config.batch_size = 50  # 480 = 9 × 50 + 30
     return finished, train.train_and_evaluate(small_config, finished)
 
 

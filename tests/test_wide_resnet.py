@@ -34,7 +34,7 @@ def test_dropout_between_the_convolutions_acts_in_training_only():
     )
     graphdefs, *shapes = functional.split(model)
     rng = np.random.default_rng(0)
-    arrays = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype), shapes)
+    arrays = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     train = jax.jit(lambda key: functional.apply_train(graphdefs, *arrays, images, key)[0])
     first, again, other = (np.asarray(train(jax.random.key(k))) for k in (1, 1, 2))
