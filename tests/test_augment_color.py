@@ -7,6 +7,8 @@ from augment_reference import TOLERANCE, cases, images, run
 from jaxcifar import augment
 from jaxcifar.spec import ConfigError
 
+pytestmark = pytest.mark.numerics
+
 BLENDS = ("adjust_brightness", "adjust_contrast", "adjust_saturation", "adjust_sharpness")
 
 
@@ -46,31 +48,11 @@ def test_small_images_have_no_interior_to_sharpen(size):
 def test_equalize_is_exact_in_large_images():
     levels = np.tile(np.arange(256, dtype=np.float32), 1600).reshape(640, 640) / 255
     image = jnp.asarray(np.stack([levels, levels**2, 1 - levels], -1))
-    equalized = 255 * np.asarray(augment.equalize(image))
+    equalized = 255 * np.asarray(jax.jit(augment.equalize)(image))
     expected = np.arange(256)
     # PIL's lookup moves a uniform histogram by up to one level
     np.testing.assert_allclose(equalized[..., 0].ravel()[:256], expected, atol=1.01)
     np.testing.assert_allclose(equalized[..., 2].ravel()[:256], expected[::-1], atol=1.01)
-
-
-@pytest.mark.torch
-def test_random_parameters_match_live_torchvision():
-    torch = pytest.importorskip("torch")
-    from torch_reference import torchvision
-
-    torchvision()
-    from torchvision.transforms.v2 import functional
-
-    rng = np.random.default_rng(1)
-    image = rng.integers(0, 256, (28, 36, 3), dtype=np.uint8)
-    tensor = torch.from_numpy(image).permute(2, 0, 1).contiguous()
-    for name in (*BLENDS, "adjust_hue"):
-        values = rng.uniform(-0.5, 0.5, 20) if name == "adjust_hue" else rng.uniform(0, 4, 20)
-        operation = jax.jit(jax.vmap(getattr(augment, name), (None, 0)))
-        ours = 255 * np.asarray(operation(image / np.float32(255), np.float32(values)))
-        for result, value in zip(ours, values, strict=True):
-            theirs = getattr(functional, name)(tensor, float(value)).permute(1, 2, 0).numpy()
-            assert np.abs(result - theirs).max() <= TOLERANCE[name], (name, value)
 
 
 @pytest.mark.parametrize(

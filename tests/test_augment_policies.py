@@ -54,6 +54,7 @@ def uniform_over(names):
     return np.isin(np.arange(len(OP_INDEX)), [OP_INDEX[name] for name in names]) / len(names)
 
 
+@pytest.mark.numerics
 def test_operations_match_torchvision():
     applied = tables()["applied"]
     ops = np.array([OP_INDEX[name] for name, _, _ in applied])

@@ -5,9 +5,10 @@ import pytest
 from jaxcifar import batches, parallel
 from jaxcifar.spec import ConfigError
 
-PART3 = (
-    "random_crop(32, padding=4) | random_flip | randaugment(2, 7)"
-    " | color_jitter(0.2, 0.2, 0.2, 0.1) | random_rotation(10) | random_erasing(0.05)"
+# Part 3's but for randaugment, which takes longest to compile
+MOST_OF_PART3 = (
+    "random_crop(32, padding=4) | random_flip | color_jitter(0.2, 0.2, 0.2, 0.1)"
+    " | random_rotation(10) | random_erasing(0.05)"
 )
 
 
@@ -26,6 +27,7 @@ def prepare(config, images, labels):
     )
 
 
+@pytest.mark.numerics
 def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     images, labels = images_and_labels
     normalized, targets = prepare(small_config, images, labels)
@@ -35,11 +37,12 @@ def test_plain_batches_are_normalized_images(small_config, images_and_labels):
     np.testing.assert_allclose(batches.normalize(images, small_config), expected, atol=1e-5)
 
 
+@pytest.mark.numerics
 def test_batch_is_independent_of_neighboring_steps(small_config, images_and_labels):
     """To float32 rounding, which differs between two compiled programs. Where an operation rounds
     to 8-bit levels or compares with a threshold, rounding can move a pixel by more: rarely.
     """
-    small_config.augment = PART3
+    small_config.augment = MOST_OF_PART3
     images, labels = images_and_labels
     three, _ = prepare(small_config, images[:3], labels[:3])
     two, _ = prepare(small_config, images[:2], labels[:2])
@@ -47,19 +50,19 @@ def test_batch_is_independent_of_neighboring_steps(small_config, images_and_labe
     assert (difference > 1e-4).mean() < 1e-3
 
 
+@pytest.mark.numerics
 def test_mixing_is_independent_of_neighboring_steps(small_config, images_and_labels):
     """To float32 rounding of weighted sums of values up to 2.1."""
     small_config.mixup.prob = small_config.cutmix.prob = 0.5
     images, labels = images_and_labels
     four = prepare(small_config, images, labels)
-    for step in (1, 2):
-        fewer = prepare(small_config, images[: step + 1], labels[: step + 1])
-        for a, b in zip(four, fewer, strict=True):
-            np.testing.assert_allclose(a[step], b[step], atol=1e-5)
+    three = prepare(small_config, images[:3], labels[:3])
+    for a, b in zip(four, three, strict=True):
+        np.testing.assert_allclose(a[:3], b, atol=1e-5)
 
 
 def test_augmentation_is_independent_per_image_and_step(small_config):
-    small_config.augment = PART3
+    small_config.augment = MOST_OF_PART3
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     images = np.broadcast_to(image, (2, 12, 32, 32, 3))
     augmented, _ = prepare(small_config, images, np.zeros((2, 12), np.int32))
@@ -82,10 +85,10 @@ def test_augmentation_that_changes_the_size_raises(small_config, images_and_labe
 def test_views_differ_only_in_augmix(small_config, images_and_labels):
     small_config.loss.consistency = 12.0
     small_config.augment = "random_crop(padding=4) | random_flip | augmix"
-    images, labels = images_and_labels
+    images, labels = (part[:2] for part in images_and_labels)
     views, targets = prepare(small_config, images, labels)
-    assert views.shape == (4, 36, 32, 32, 3)
-    assert targets.shape == (4, 12, 10)
+    assert views.shape == (2, 36, 32, 32, 3)
+    assert targets.shape == (2, 12, 10)
     clean, first, second = np.split(np.asarray(views), 3, axis=1)
     small_config.loss.consistency = 0.0
     small_config.augment = "random_crop(padding=4) | random_flip"

@@ -15,6 +15,8 @@ from jaxcifar import corruptions
 from jaxcifar.corruptions import blur, digital, noise, photographs, water, weather
 from jaxcifar.spec import ConfigError
 
+pytestmark = pytest.mark.numerics
+
 KEY = jax.random.key(0)
 PLANES = np.random.default_rng(0).integers(0, 256, (3, 32, 32)) / np.float32(255)
 

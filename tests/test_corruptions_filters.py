@@ -6,6 +6,8 @@ from scipy import ndimage
 
 from jaxcifar.corruptions import filters
 
+pytestmark = pytest.mark.numerics
+
 PLANE = np.random.default_rng(0).uniform(size=(20, 33)).astype(np.float32)
 
 

@@ -118,16 +118,16 @@ def loaded(config_file):
         entries.update(old)
 
 
-def test_trains_resumes_and_loads(run_main, config_file, tmp_path):
+def test_trains_resumes_and_loads(call_main, loaded, config_file, tmp_path):
     run = tmp_path / "run"
     flags = (f"--config={config_file}", f"--workdir={run}", "--config.schedule.time_scale=3")
-    first = run_main(*flags, "--config.num_epochs=1")
-    assert first.returncode == 0, first.stderr
+    code, _, err = call_main(*flags, "--config.num_epochs=1")
+    assert code == 0, err
     config_file.write_text(MINE + "# changed\n")
-    second = run_main(*flags)
-    assert second.returncode == 0, second.stderr
-    assert "mine.py has changed since the run last started" in second.stdout
-    assert "resuming in epoch 2" in second.stdout
+    code, out, err = call_main(*flags)
+    assert code == 0, err
+    assert "mine.py has changed since the run last started" in out
+    assert "resuming in epoch 2" in out
     lrs = [json.loads(line)["lr"] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert lrs == pytest.approx([1e-3 / (1 + n / 3) ** 0.5 for n in (1, 2)])
     stored = json.loads((run / "config.json").read_text())

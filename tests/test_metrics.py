@@ -3,6 +3,8 @@ import pytest
 
 from jaxcifar import metrics
 
+pytestmark = pytest.mark.numerics
+
 
 def test_sums_mask_rows_and_score_mixed_targets_fractionally():
     logits = np.array([[2.0, 1.0], [0.0, 3.0], [5.0, 0.0]], np.float32)

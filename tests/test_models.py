@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,14 +34,19 @@ def test_invalid_arguments_raise(name, arguments, message):
 
 def test_other_models_arguments_may_have_their_default():
     """So that a loop over models can pass them all."""
-    model = models.create(
-        "simple_cnn", num_classes=10, rngs=nnx.Rngs(0), stem="cifar", head="linear"
+    model = nnx.eval_shape(
+        lambda: models.create(
+            "simple_cnn", num_classes=10, rngs=nnx.Rngs(0), stem="cifar", head="linear"
+        )
     )
     assert model.conv1.kernel.shape[-1] == 32
 
 
 def test_none_means_the_default():
-    model = models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), width=None, dropout=None)
+    defaults = {"width": None, "dropout": None}
+    model = nnx.eval_shape(
+        lambda: models.create("simple_cnn", num_classes=10, rngs=nnx.Rngs(0), **defaults)
+    )
     assert model.dropout.rate == 0.5
     assert model.conv1.kernel.shape[-1] == 32
 
@@ -67,6 +74,7 @@ def test_initialization_matches_pytorch():
             assert abs(values.std() / bound - 3**-0.5) < 5 * 0.27 / values.size**0.5
 
 
+@pytest.mark.numerics
 def test_max_pool_matches_the_windowed_maximum_forward_and_backward():
     x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
 
@@ -94,17 +102,16 @@ def test_dropout_acts_in_training_only_and_follows_its_key():
     model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))
     graphdefs, params, stats = functional.split(model)
     images = jax.random.normal(jax.random.key(1), (4, 32, 32, 3))
-    first, again, other = (
-        functional.apply_train(graphdefs, params, stats, images, jax.random.key(k))[0]
-        for k in (1, 1, 2)
-    )
+    train = jax.jit(lambda key: functional.apply_train(graphdefs, params, stats, images, key)[0])
+    first, again, other = (train(jax.random.key(k)) for k in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.allclose(first, other)
     model.eval()
-    np.testing.assert_array_equal(
-        model(images), functional.apply_eval(graphdefs, params, stats, images)
-    )
-    assert model(images).dtype == jnp.float32
+    called, applied = jax.jit(
+        lambda: (model(images), functional.apply_eval(graphdefs, params, stats, images))
+    )()
+    np.testing.assert_array_equal(called, applied)
+    assert called.dtype == jnp.float32
 
 
 def plain_batch_norm(x, scale, bias, relu):
@@ -113,28 +120,41 @@ def plain_batch_norm(x, scale, bias, relu):
     return jnp.maximum(y, 0) if relu else y
 
 
-@pytest.mark.parametrize("relu", [False, True])
-@pytest.mark.parametrize("shift", [None, np.full(5, 2.0)], ids=["two passes", "one pass"])
+@pytest.mark.numerics
 @pytest.mark.parametrize("shape", [(7, 5), (3, 4, 4, 5), (16, 16, 32, 5)])
-def test_batch_norm_and_its_gradient_match_its_formula(shape, shift, relu):
+def test_batch_norm_and_its_gradient_match_its_formula(shape):
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         x, weight = rng.normal(3, 2, (2, *shape))
         scale, bias = rng.normal(size=(2, 5))
-        ours, theirs = (
-            jax.value_and_grad(lambda *args, f=f: (f(*args) * weight).sum(), argnums=(0, 1, 2))(
-                x, scale, bias
+
+        def value_and_gradients(function):
+            weighted = jax.value_and_grad(
+                lambda *args: (function(*args) * weight).sum(), argnums=(0, 1, 2)
             )
-            for f in (
-                lambda *args: layers._batch_norm(*args, shift, 1e-5, relu)[0],
-                lambda *args: plain_batch_norm(*args, relu),
-            )
-        )
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours, theirs
-        )
+            return weighted(x, scale, bias)
+
+        @jax.jit
+        def results():
+            ours, theirs = {}, {}
+            for relu in (False, True):
+                plain = value_and_gradients(functools.partial(plain_batch_norm, relu=relu))
+                for passes, shift in (("two passes", None), ("one pass", np.full(5, 2.0))):
+                    theirs[f"{passes}, relu={relu}"] = plain
+                    ours[f"{passes}, relu={relu}"] = value_and_gradients(
+                        lambda *args, shift=shift, relu=relu: layers._batch_norm(
+                            *args, shift, 1e-5, relu
+                        )[0]
+                    )
+            return ours, theirs
+
+        ours, theirs = results()
+        for case, tensors in ours.items():
+            for a, b in zip(jax.tree.leaves(tensors), jax.tree.leaves(theirs[case]), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=case)
 
 
+@pytest.mark.numerics
 def test_batch_norm_is_exact_far_from_zero_and_statistics_match_pytorch():
     """Mean 1000, standard deviation 1: as a difference of squares the variance would be lost."""
     x = np.random.default_rng(0).normal(1000, 1, (64, 3)).astype(np.float32)
@@ -151,6 +171,7 @@ def test_batch_norm_is_exact_far_from_zero_and_statistics_match_pytorch():
     )
 
 
+@pytest.mark.numerics
 def test_batch_norm_of_bfloat16_matches_that_of_float32():
     """The same bfloat16 activations: to bfloat16's rounding, 2^-8 of a value; its statistics, which
     come from one pass around the running mean, to 1e-5.
@@ -174,15 +195,26 @@ def test_batch_norm_takes_a_single_row_and_half_precision():
     assert norm.var[...].dtype == jnp.float32
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_convolutions_of_few_pixels_are_the_same(size):
     """On a CPU those with small results are matrix products."""
     images = jax.random.normal(jax.random.key(1), (2, size, size, 8))
-    for kernel, stride in ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2)):
-        conv = layers.conv(8, 5, size=kernel, stride=stride, rngs=nnx.Rngs(0), dtype=jnp.float32)
-        ours = conv(images)
+    kernels_and_strides = ((1, 1), (1, 2), (3, 1), (3, 2), (7, 2))
+    ours, plain = (
+        [
+            layers.conv(8, 5, size=kernel, stride=stride, rngs=nnx.Rngs(0), dtype=jnp.float32)
+            for kernel, stride in kernels_and_strides
+        ]
+        for _ in range(2)
+    )
+    for conv in plain:
         conv.conv_general_dilated = jax.lax.conv_general_dilated
-        np.testing.assert_allclose(ours, conv(images), atol=1e-5)
+    actual, expected = jax.jit(
+        lambda images: [[conv(images) for conv in convs] for convs in (ours, plain)]
+    )(images)
+    for case, a, b in zip(kernels_and_strides, actual, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5, err_msg=f"kernel, stride: {case}")
 
 
 @pytest.mark.parametrize("image_size", [24, 64])

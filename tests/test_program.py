@@ -12,6 +12,7 @@ from jaxcifar.spec import ConfigError
 
 @pytest.fixture
 def program(small_config):
+    small_config.batch_size, small_config.eval.batch_size = 50, 64  # the last ones are smaller
     return Program(small_config, parallel.setup(small_config), data.load(small_config))
 
 

@@ -26,7 +26,6 @@ def results(workdir):
 def seeds_config(small_config):
     small_config.num_epochs = 1
     small_config.num_seeds = 2
-    small_config.model.dropout = 0.3
     return small_config
 
 
@@ -103,7 +102,7 @@ def test_summary_has_means_and_spreads():
 def test_directory_of_seeds_is_told_from_that_of_one_run(
     seeds_config, tmp_path, call_main, reports
 ):
-    flags = [f"--config.{key}" for key in ("num_epochs=1", "batch_size=50", "model.width=4")]
+    flags = [f"--config.{key}" for key in ("num_epochs=1", "batch_size=48", "model.width=4")]
     flags += ["--config.data.name=synthetic100", "--config.data.synthetic_size=600"]
     command = ["--config=configs/part1.py", f"--workdir={tmp_path}", *flags]
     assert call_main(*command, "--config.num_seeds=2")[0] == 0

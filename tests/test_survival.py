@@ -122,9 +122,9 @@ def wait_for(condition, process):
 
 
 def test_random_kills_change_nothing(undisturbed, start, finish, tmp_path):
-    """20 SIGKILLs at random moments, half of them in the middle of a save, and 5 SIGTERMs."""
+    """10 SIGKILLs at random moments, half of them in the middle of a save, and 3 SIGTERMs."""
     workdir, draw = tmp_path / "run", random.Random(0)
-    kills = [signal.SIGKILL] * 20 + [signal.SIGTERM] * 5
+    kills = [signal.SIGKILL] * 10 + [signal.SIGTERM] * 3
     draw.shuffle(kills)
     steps_before_kill = 12 * 24 / len(kills)
     for index, number in enumerate(kills):
@@ -209,11 +209,10 @@ def test_every_damage_to_a_checkpoint_is_detected(copy_of_stopped, small_config)
     assert num_damages > 40
 
 
-@pytest.mark.parametrize("which", ["last", "best"])
-@pytest.mark.parametrize("kind", ["deleted", "cut", "flipped"])
-def test_damaged_checkpoint_changes_no_result(
-    copy_of_stopped, undisturbed, finish, which, kind, capsys
-):
+@pytest.mark.parametrize(
+    ("which", "kind"), [("last", "deleted"), ("last", "flipped"), ("best", "cut")]
+)
+def test_damaged_checkpoint_changes_no_result(copy_of_stopped, undisturbed, finish, which, kind):
     """The command itself; a random file of the newest checkpoint."""
     files = sorted(p for p in newest(copy_of_stopped, which).rglob("*") if p.stat().st_size > 1)
     file = random.Random(kind).choice([p for p in files if p.is_file()])
@@ -294,17 +293,15 @@ def test_vanished_directory_is_named(undisturbed, start, tmp_path, act):
 
 
 @pytest.mark.parametrize("output", ["closed", "full"])
-def test_output_that_fails_does_not_stop_the_run(undisturbed, start, tmp_path, output):
-    process = start(tmp_path / "run")
+def test_output_that_fails_does_not_stop_the_run(undisturbed, start, config_file, tmp_path, output):
     if output == "closed":
+        process = start(tmp_path / "run")
         process.stdout.close()
         assert process.wait(timeout=120) == 0
     else:
-        process.kill()
-        process.communicate()
-        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        command = [sys.executable, "-m", "jaxcifar.main", f"--config={config_file}"]
+        command += [f"--workdir={tmp_path / 'run'}", "--config.wandb.mode=disabled"]
         with open("/dev/full", "w") as full:
-            command = [*process.args, "--config.wandb.mode=disabled"]
             assert subprocess.run(command, stdout=full, stderr=full, timeout=120).returncode == 0
     assert records(tmp_path / "run") == records(undisturbed)
 

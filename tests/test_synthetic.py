@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 
 from jaxcifar.data import synthetic
 
@@ -21,6 +22,7 @@ def test_sizes_classes_and_determinism(tmp_path, monkeypatch, capsys):
     assert not capsys.readouterr().out
 
 
+@pytest.mark.numerics
 def test_larger_set_starts_with_the_smaller_one():
     """On one kind of processor; more images than one device call generates, and fewer."""
     larger, _ = synthetic.load(1500)

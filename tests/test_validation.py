@@ -6,6 +6,8 @@ from flax import nnx
 from jaxcifar import models, parallel, validation
 from jaxcifar.models import functional
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.mark.parametrize("batch_size", [7, 25, 1000])
 def test_every_image_counts_once_for_any_batch_size(small_config, batch_size):

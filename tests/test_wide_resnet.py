@@ -28,10 +28,13 @@ def test_parameter_counts_match_the_paper(depth, widen_factor, num_classes, coun
 
 
 def test_dropout_between_the_convolutions_acts_in_training_only():
-    model = models.create(
-        "wide_resnet", num_classes=10, rngs=nnx.Rngs(0), block_dropout=0.5, depth=10, widen_factor=1
+    arguments = {"depth": 10, "widen_factor": 1, "block_dropout": 0.5}
+    model = nnx.eval_shape(
+        lambda: models.create("wide_resnet", num_classes=10, rngs=nnx.Rngs(0), **arguments)
     )
-    graphdefs, *arrays = functional.split(model)
+    graphdefs, *shapes = functional.split(model)
+    rng = np.random.default_rng(0)
+    arrays = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
     images = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
     train = jax.jit(lambda key: functional.apply_train(graphdefs, *arrays, images, key)[0])
     first, again, other = (np.asarray(train(jax.random.key(k))) for k in (1, 1, 2))
@@ -39,7 +42,8 @@ def test_dropout_between_the_convolutions_acts_in_training_only():
     assert not np.allclose(first, other)
     assert first.dtype == np.float32
     model.eval()
-    assert model(images).shape == (4, 10)
+    dropouts = [layer for _, layer in nnx.iter_graph(model) if isinstance(layer, nnx.Dropout)]
+    assert [layer.deterministic for layer in dropouts] == [True] * 3
 
 
 def torch_wide_resnet(torch, depth, widen_factor, num_classes):

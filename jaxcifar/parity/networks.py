@@ -160,7 +160,7 @@ CASES = {
     "ResNet-18 (torchvision's own)": Case("resnet18", num_classes=1000),
     "ResNet-18 (CIFAR stem, mlp head, width 8)": Case("resnet18", "cifar", "mlp", width=8),
     "ResNet-34 (mlp head, width 8)": Case("resnet34", "imagenet", "mlp", width=8),
-    "ResNet-50 (width 8)": Case("resnet50", width=8),
+    "ResNet-50 (CIFAR stem, mlp head, width 4)": Case("resnet50", "cifar", "mlp", width=4),
 }
 _STUDYS_CNN = "the study's module of torch.nn layers"
 

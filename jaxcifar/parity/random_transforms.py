@@ -37,17 +37,17 @@ v2 = import_torchvision().transforms.v2
 NUM_DRAWN = 20_000, 10_000  # how often each side draws
 NUM_RUN = 3000, 1000  # how often, where torchvision has to be run
 
-PICTURE = pictures(16, 16)[3]
+PICTURE = pictures(16, 20)[3]
 # Red is the column and green the row, in steps of ten levels: a pixel shows where it is from
-RAMP = np.stack([*np.mgrid[0:16, 0:16][::-1] * 10 + 50, np.full((16, 16), 128)], -1)
+RAMP = np.stack([*np.mgrid[0:16, 0:20][::-1] * 10 + 50, np.full((16, 20), 128)], -1)
 RAMP = RAMP.astype(np.uint8)
 
 Features = Callable[[Any], dict[str, Any]]
 
 
 def pixels(images: Any) -> dict[str, Any]:
-    """Returns single values of images [..., 16, 16, 3], from the middle to the corners."""
-    places = ((8, 7, 0), (5, 9, 1), (11, 4, 2), (3, 3, 0), (13, 12, 1), (0, 8, 2), (15, 0, 1))
+    """Returns single values of images [..., 16, 20, 3], from the middle to the corners."""
+    places = ((8, 9, 0), (5, 11, 1), (11, 4, 2), (3, 3, 0), (13, 16, 1), (0, 8, 2), (15, 19, 1))
     return {f"pixel ({y}, {x}), channel {c}": images[..., y, x, c] for y, x, c in places}
 
 
@@ -175,15 +175,15 @@ def jittered(image: jax.Array, fn_idx: jax.Array, **factors: jax.Array) -> jax.A
 
 declare(
     "random_crop",
-    v2.RandomCrop(16, padding=4),
-    (16, 4),
-    apply=lambda image, top, left, **_: augment.crop(image, top - 4, left - 4, 16, 16),
+    v2.RandomCrop((16, 20), padding=[4, 2]),
+    ((16, 20), (4, 2)),
+    apply=lambda image, top, left, **_: augment.crop(image, top - 2, left - 4, 16, 20),
 )
 declare(
     "random_resized_crop",
-    v2.RandomResizedCrop(16, (0.2, 1.0), (0.6, 1.6)),
-    (16, (0.2, 1.0), (0.6, 1.6)),
-    apply=lambda image, **values: augment.resized_crop(image, **values, size=16),
+    v2.RandomResizedCrop((16, 20), (0.2, 1.0), (0.6, 1.6)),
+    ((16, 20), (0.2, 1.0), (0.6, 1.6)),
+    apply=lambda image, **values: augment.resized_crop(image, **values, size=(16, 20)),
     features=window,
 )
 declare(

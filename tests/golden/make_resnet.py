@@ -15,19 +15,12 @@ import numpy as np
 from jaxcifar.parity.given import draw_weights
 
 PATH = pathlib.Path(__file__).with_name("resnet.npz")
-# (name, stem, head): every stem and head with every network, all four pairs with ResNet-18
-CASES = tuple(
-    (f"resnet{depth}", *rest)
-    for depth, *rest in (
-        (18, "cifar", "linear"),
-        (18, "cifar", "mlp"),
-        (18, "imagenet", "linear"),
-        (18, "imagenet", "mlp"),
-        (34, "cifar", "linear"),
-        (34, "imagenet", "mlp"),
-        (50, "cifar", "mlp"),
-        (50, "imagenet", "linear"),
-    )
+# (name, stem, head): every network, stem and head, which know nothing of each other
+CASES = (
+    ("resnet18", "cifar", "mlp"),
+    ("resnet18", "imagenet", "linear"),
+    ("resnet34", "cifar", "linear"),
+    ("resnet50", "imagenet", "linear"),
 )
 
 
