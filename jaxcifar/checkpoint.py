@@ -282,9 +282,8 @@ def _check_registered(config: ConfigDict, config_file: str | None) -> None:
     if not source:
         raise ConfigError(f"unknown model {name!r}: register it before loading, as the run did")
     raise ConfigError(
-        f"unknown model {name!r}: the run's config file {source!r} registers it; pass it as "
-        "config_file",
-        command_hint=f"--config={source}",
+        f"unknown model {name!r}: the run's config file {source!r} registers it; pass that, too "
+        f"(in Python: config_file={source!r}; to a command: --config={source})"
     )
 
 

@@ -85,7 +85,8 @@ def download(source: Source) -> pathlib.Path:
 
     offline = (
         f"fetch {WEIGHTS} from there on another machine, run python -m jaxcifar.port "
-        f"--input={WEIGHTS} --output=DIR here, and set config.model.pretrained to DIR"
+        f"--input={WEIGHTS} --output=DIR here, and set config.model.pretrained to DIR, "
+        "or to '' for random weights"
     )
     with _explained(source, f"{WEIGHTS} cannot be downloaded from {source.url}", offline):
         path = huggingface_hub.hf_hub_download(source.repo, WEIGHTS, revision=source.revision)

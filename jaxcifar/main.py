@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from jaxcifar import cli, followers, recipe_band, scoring, seeds
 from jaxcifar.run import Run
+from jaxcifar.spec import ConfigError
 
 _PROFILE = flags.DEFINE_string("profile", None, "a directory for a profile of 20 steps")
 _SMOKE = flags.DEFINE_bool("smoke", False, "try the run on a few images, in <workdir>-smoke")
@@ -30,6 +31,8 @@ def main(config: ConfigDict) -> int:
     """Trains and evaluates; returns the exit code."""
     workdir = cli.WORKDIR.value or f"runs/{pathlib.Path(config.config_file).stem}"
     if _SMOKE.value:
+        if _CHECK_RECIPE.value:
+            raise ConfigError("--smoke is no run of the recipe: leave out --check_recipe")
         from jaxcifar import smoke  # lazy: as train below
 
         print(smoke.smoke(config, workdir))

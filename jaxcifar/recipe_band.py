@@ -43,7 +43,8 @@ class Band:
         if steps_per_epoch != self.steps_per_epoch:
             raise ConfigError(
                 f"--check_recipe: {self.file} is of {self.steps_per_epoch} steps an epoch; this "
-                f"run has {steps_per_epoch}"
+                f"run has {steps_per_epoch}; train on as many images in batches of the same size, "
+                "or leave --check_recipe out"
             )
         self.checks_accuracy = list(class_names) == self.class_names
         if self.checks_accuracy:

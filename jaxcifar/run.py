@@ -65,11 +65,15 @@ class Run:
             pin_error = error
         try:
             str(directory).encode()  # TensorStore needs UTF-8
+            if (directory / "study.db").exists():
+                raise ConfigError(f"{str(workdir)!r} holds a sweep; choose another work directory")
             lock = _lock(directory)
             moved_to = None
             if fresh and any(path.name != "lock" for path in directory.iterdir()):
                 moved_to = _move_aside(directory, lock)
                 lock = _lock(directory)
+        except ConfigError:  # it is in use
+            raise
         except (OSError, ValueError) as error:  # ValueError: a null character
             number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
             is_full = number in (errno.ENOSPC, errno.EDQUOT)

@@ -23,9 +23,13 @@ class Tracker:
     """
 
     def __init__(self, run: Run, progress: Progress, steps_per_epoch: int):
-        """Prepares reports on a run, from its progress on."""
+        """Prepares reports on a run, from its progress on.
+
+        Raises:
+            ConfigError: the run cannot be compared with its band.
+        """
         self._run, self._progress = run, progress
-        self._steps_per_epoch = steps_per_epoch
+        self._band_note = run.band and run.band.check_data(progress.class_names, steps_per_epoch)
         self._bar = ProgressBar("starting", run.config.num_epochs * steps_per_epoch, "steps")
         self._wandb: WandbLog | None = None
         self._tensorboard: TensorBoardLog | None = None
@@ -63,9 +67,7 @@ class Tracker:
             f"{self._run.config.model.name}, {num_params:,} parameters, on {device}; images: "
             f"{train} train, {val} validation, {test} test; work directory {self._run.directory}"
         )
-        if self._run.band:
-            names = splits.train.class_names
-            notes = [*notes, self._run.band.check_data(names, self._steps_per_epoch)]
+        notes = [*notes, self._band_note] if self._band_note else notes
         for note in notes:
             self.info(note)
 

@@ -204,11 +204,8 @@ def test_unregistered_model_raises_with_its_config_file(model_run, small_config,
     with Run.claim(small_config, model_run) as run:
         run.config.model.name = "my_net"
         add_checkpoint(run, 3)
-    with pytest.raises(
-        ConfigError, match=r"unknown model 'my_net': .*'mine\.py' registers it"
-    ) as caught:
+    with pytest.raises(ConfigError, match=r"'my_net': .* to a command: --config=mine\.py"):
         checkpoint.load_model(model_run)
-    assert caught.value.command_hint == "--config=mine.py"
 
 
 def test_load_model_refuses_another_best(model_run):

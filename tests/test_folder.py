@@ -210,7 +210,9 @@ def test_class_folders_alone_are_split_in_three(folder_config, image_folder, wit
         np.testing.assert_array_equal(np.bincount(part.labels), [count, count])
     assert len({image.tobytes() for part in splits for image in part.images}) == 20
     notes = data.splits.notes(splits, data.read(folder_config), batch_size=6)
-    assert notes[0].startswith("the data has no val or test images: split at random, 12 train, 4 v")
+    assert notes[0].startswith(
+        "the data has no val or test images, so they are drawn from it: 12 train, 4 v"
+    )
     assert notes[-1].startswith("warning: 12 training images make only 2 steps an epoch")
     folder_config.data.val_fraction = 0.5
     with pytest.raises(ConfigError, match=r"val_fraction=0\.5 leaves nothing .* below 0\.5"):

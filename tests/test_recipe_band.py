@@ -74,6 +74,12 @@ def test_shipped_bands_belong_to_their_configs(path):
     assert all(0 <= low < high <= 100 for low, high in loaded.val_acc)
 
 
+def test_smoke_does_not_check_the_recipe(call_main):
+    code, _, err = call_main("--config=part1", "--smoke", "--check_recipe")
+    assert code == 2
+    assert "leave out --check_recipe" in err
+
+
 def test_the_band_must_be_of_the_same_epochs():
     config = config_lib.load("part1")
     config.num_epochs = 7

@@ -42,7 +42,7 @@ def test_unusable_directories_raise(small_config, tmp_path, name):
 def test_second_owner_is_refused_whether_fresh_or_not(small_config, tmp_path, claim):
     claim()
     for fresh in (False, True):
-        with pytest.raises(ConfigError, match="in use by process"):
+        with pytest.raises(ConfigError, match=r"^the work directory .* is in use by process"):
             Run.claim(small_config, tmp_path / "run", fresh=fresh)
 
 
@@ -140,3 +140,9 @@ def test_unforeseen_error_is_logged_and_others_are_not(claim):
     with pytest.raises(ZeroDivisionError), claim() as run:
         raise ZeroDivisionError("a bug")
     assert "ZeroDivisionError: a bug" in (run.directory / "error.log").read_text()
+
+
+def test_directory_of_a_sweep_is_refused(small_config, tmp_path):
+    (tmp_path / "study.db").touch()
+    with pytest.raises(ConfigError, match="holds a sweep; choose another work directory"):
+        Run.claim(small_config, tmp_path)

@@ -314,6 +314,14 @@ def test_invalid_commands_exit_with_2_and_a_short_message(sweep, arguments, mess
     assert "Traceback" not in err
 
 
+def test_directory_of_a_run_is_refused(sweep, tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "config.json").write_text("{}")
+    code, _, err = sweep()
+    assert code == 2
+    assert "holds a run; choose another --study" in err
+
+
 def test_without_optuna_it_says_what_to_install(sweep, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code, _, err = sweep()

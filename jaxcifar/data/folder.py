@@ -129,7 +129,9 @@ def _image_files(folder: pathlib.Path, part: str) -> list[os.DirEntry]:
     """Returns the images of a class; only in `train` it must have some."""
     files = _images(folder) if folder.is_dir() else []
     if not files and part == "train":
-        raise ConfigError(f"the class folder {str(folder)!r} holds no image files")
+        inner = _subfolders(folder) if folder.is_dir() else []
+        hint = f"; it holds folders: is {str(folder)!r} the folder of classes?" if inner else ""
+        raise ConfigError(f"the class folder {str(folder)!r} holds no image files{hint}")
     _check_readable([entry.path for entry in files if not _is_regular(entry)])
     return files
 

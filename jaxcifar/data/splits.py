@@ -81,8 +81,8 @@ def notes(splits: Splits, parts: Parts, batch_size: int) -> list[str]:
     if parts.test is None and parts.val is None:
         counts = ", ".join(f"{len(part):,} {name}" for name, part in splits._asdict().items())
         lines.append(
-            f"the data has no val or test images: split at random, {counts} (config.data.val_"
-            "fraction, config.seed)"
+            f"the data has no val or test images, so they are drawn from it: {counts} "
+            "(config.data.val_fraction, config.data.split, config.seed)"
         )
     elif parts.test is None:
         lines.append(

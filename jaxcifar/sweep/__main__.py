@@ -60,6 +60,8 @@ def main(config: ConfigDict, arguments: list[str]) -> int:
     from jaxcifar.sweep import results, study, workers  # lazy: they import Optuna
 
     directory = pathlib.Path(cli.WORKDIR.value or f"runs/{name}")
+    if (directory / "config.json").exists():
+        raise ConfigError(f"{str(directory)!r} holds a run; choose another --study")
     directory.mkdir(parents=True, exist_ok=True)
     url = _STORAGE.value or f"sqlite:///{directory / 'study.db'}"
     overrides = [flag for flag in sys.argv[1:] if flag.startswith("--config.")]
