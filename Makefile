@@ -17,7 +17,7 @@ train: .venv/ready
 	.venv/bin/python -m jaxcifar.main --config=$(CONFIG) $(ARGS)
 
 test: .venv/ready
-	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+	.venv/bin/python -m pytest --numprocesses=auto --maxprocesses=4 --dist=worksteal
 
 lint: .venv/ready
 	.venv/bin/ruff check .
