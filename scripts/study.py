@@ -35,14 +35,12 @@ class Experiment(NamedTuple):
     overrides: dict[str, object] = {}  # noqa: RUF012
     peer: tuple[str, ...] = ()  # flags of pytorch_baseline.py
     is_corrupted: bool = False  # scored under corruptions, too
-    has_own_data: bool = False  # the config's, not --data
 
 
 BFLOAT16 = {"dtype": "bfloat16"}  # as PyTorch's autocast
 SCRATCH = {"model.pretrained": "", **BFLOAT16}
 CROP_AND_FLIP = "random_crop(padding=4) | random_flip"
 EXPERIMENTS = {
-    "quickstart": Experiment("quickstart", has_own_data=True),
     "part1": Experiment("part1", {}, ("--part=1",)),
     "part2": Experiment("part2", BFLOAT16, ("--part=2",)),
     "part3": Experiment("part3", SCRATCH, ("--part=3",), is_corrupted=True),
@@ -95,9 +93,7 @@ class Study:
         directory = self.args.workdir / name / f"seed-{seed}"
         flags = [f"--config.{key}={value}" for key, value in experiment.overrides.items()]
         command = ["-m", "jaxcifar.main", f"--config=configs/{experiment.config}.py", *flags]
-        own = [f"--config.seed={seed}", f"--workdir={directory}"]
-        if not experiment.has_own_data:
-            own += self.data_flags()
+        own = [*self.data_flags(), f"--config.seed={seed}", f"--workdir={directory}"]
         if experiment.is_corrupted:
             own.append(f"--config.eval.ood_dir={self.corrupted.result()}")
         _run([sys.executable, *command, *own, "--config.wandb.mode=disabled"], directory)
