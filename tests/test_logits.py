@@ -13,6 +13,7 @@ def network(small_config):
     """fn(images, **options) -> logits, and what they are to be without mesh and batches."""
     model = models.create("simple_cnn", num_classes=10, width=4, rngs=nnx.Rngs(0))
     graphdefs, params, stats = functional.split(model)
+    evaluate = jax.jit(lambda pixels: functional.apply_eval(graphdefs, params, stats, pixels))
 
     def compute(images, **options):
         mesh = parallel.setup(small_config)
@@ -20,7 +21,7 @@ def network(small_config):
 
     def expect(images):
         pixels = (images / 255 - small_config.data.mean) / np.array(small_config.data.std)
-        return functional.apply_eval(graphdefs, params, stats, pixels.astype(np.float32))
+        return evaluate(pixels.astype(np.float32))
 
     return compute, expect
 

@@ -99,14 +99,14 @@ def test_a_run_is_checked_as_it_trains(call_main, tmp_path, monkeypatch, pytestc
     monkeypatch.chdir(tmp_path)
     path = shutil.copy(pytestconfig.rootpath / "configs" / "part1.py", tmp_path / "tiny.py")
     flags = [f"--config={path}", "--config.data.name=synthetic100", "--config.model.width=4"]
-    flags += ["--config.data.synthetic_size=600", "--config.batch_size=240"]
+    flags += ["--config.data.synthetic_size=600", "--config.batch_size=48"]
     flags += ["--config.num_epochs=2", "--check_recipe", "--workdir=run"]
     code, _, err = call_main(*flags)
     assert code == 2
     assert "there is no band beside" in err
     names = list(synthetic.load(600)[0].class_names)
     values = {"num_seeds": 1, "config": {"num_epochs": 2}, "class_names": names}
-    values |= {"steps_per_epoch": 2, "lr": [0.01, 0.01], "val_acc": [[0, 100], [99, 100]]}
+    values |= {"steps_per_epoch": 10, "lr": [0.01, 0.01], "val_acc": [[0, 100], [99, 100]]}
     (tmp_path / "tiny.band.json").write_text(json.dumps(values))
     code, out, _ = call_main(*flags)
     assert code == 0

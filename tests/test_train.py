@@ -278,10 +278,9 @@ def test_parameters_that_are_not_finite_are_never_saved(small_config, tmp_path, 
     assert last.name == "10"
 
 
-@pytest.mark.parametrize(("saved_on", "resumed_on"), [(4, 1), (1, 4)])
+@pytest.mark.parametrize(("saved_on", "resumed_on"), [(2, 1), (1, 2)])
 def test_resumed_on_another_number_of_devices(small_config, tmp_path, saved_on, resumed_on):
-    """The same batches and draws: one step agrees to float32 rounding of sums of 50 images."""
-    small_config.augment = "random_flip | random_crop(32, padding=4)"
+    """The same batches and draws: one step agrees to float32 rounding of sums of 48 images."""
     splits = data.load(small_config)
 
     def make_program(num_devices):
