@@ -32,7 +32,7 @@ class Experiment(NamedTuple):
     """A config, what differs from it, and the peer's part if it is compared."""
 
     config: str
-    overrides: dict[str, object] = {}  # noqa: RUF012
+    overrides: dict[str, object]
     peer: tuple[str, ...] = ()  # flags of pytorch_baseline.py
     is_corrupted: bool = False  # scored under corruptions, too
 
